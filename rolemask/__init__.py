@@ -17,12 +17,15 @@ from rolemask.errors import (
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
+from rolemask.template import ChatTemplate
+from rolemask.verify import Verification, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "IGNORE_INDEX",
     "ChatError",
+    "ChatTemplate",
     "EmptyRowError",
     "FileReadError",
     "InputError",
@@ -38,6 +41,8 @@ __all__ = [
     "TokenizerMismatchError",
     "UnknownMarkerSetError",
     "UnsupportedTokenizerError",
+    "Verification",
     "available",
     "load",
+    "verify",
 ]

@@ -9,6 +9,7 @@ from rolemask.errors import FileReadError, MarkerSetError, Problem, RoleMaskErro
 from rolemask.policy import DEFAULT_ROLES, make_policy
 from rolemask.registry import clashes, load_file
 from rolemask.scan import mask
+from rolemask.source import read_source, read_text
 from rolemask.spec import IGNORE_INDEX, Example, MarkerSet
 
 
@@ -21,12 +22,22 @@ def check_files(paths: Sequence[str | Path]) -> list[Problem]:
     files = [Path(path) for path in paths]
     for path in files:
         try:
-            problems += check_examples(load_file(path))
+            markers = load_file(path)
+            problems += check_examples(markers) + _check_verified(markers)
         except MarkerSetError as error:
             problems += error.problems
         except FileReadError as error:
             problems.append(Problem(str(path), 1, 1, str(error).removeprefix(f"{path}: ")))
     return sorted(set(problems + clashes([path for path in files if path.is_file()])))
+
+
+def _check_verified(markers: MarkerSet) -> list[Problem]:
+    """Return a problem where the markers have changed since they were verified."""
+    if all(entry.markers == markers.fingerprint for entry in markers.verified):
+        return []
+    line, column = read_source(read_text(Path(markers.origin)), markers.origin).keys["verified",]
+    hint = f"run rolemask verify {markers.name} with --tokenizer or --template, and --write; or remove the block"
+    return [Problem(markers.origin, line, column, "found a proof of other markers: these have changed since they were verified", hint)]
 
 
 def check_examples(markers: MarkerSet) -> list[Problem]:

@@ -1,6 +1,7 @@
 """The command line. Exit status: 0 well, 1 problems found, 2 used wrongly or not possible."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -17,11 +18,12 @@ import rolemask
 from rolemask.chat import Chat, load_tokenizer, read_chats, render_with_markers, render_with_tokenizer
 from rolemask.check import check_files
 from rolemask.embedded import EmbeddedTokenizer
-from rolemask.errors import FileReadError, RoleMaskError
+from rolemask.errors import ChatError, FileReadError, RoleMaskError
 from rolemask.explain import Explanation, to_html, visible
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import MarkerSet
+from rolemask.verify import Verification, verify, write_verified
 from rolemask.vocabulary import read_vocabulary
 
 PROBLEMS, MISUSE = 1, 2
@@ -117,6 +119,56 @@ def check(files: tuple[str, ...]) -> None:
         click.echo(str(problem))
     click.echo(f"{len(files)} checked, {len(problems)} problem{'' if len(problems) == 1 else 's'}", err=True)
     sys.exit(PROBLEMS if problems else 0)
+
+
+@main.command("verify")
+@click.argument("name")
+@_tokenizer_option
+@click.option("--template", "files", multiple=True, metavar="FILE", help="A chat template: Jinja, or JSON with the key chat_template.")
+@click.option("--write", is_flag=True, help="Write what was proven into the YAML file.")
+@click.option("--show", "shown", metavar="SHAPE", help="Also show what is trained, and what should be, in this shape of conversation.")
+def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: bool, shown: str | None) -> None:
+    """Hold the marker set NAME to a model's own chat template. Exit 1 on a difference.
+
+    Without --template, the tokenizer's own; without --tokenizer, a small one that is built from the set's special tokens. With neither,
+    the tokenizer of the first model that the set names.
+    """
+    markers = load(name)
+    if tokenizer is None and not files:
+        named = [model for model in markers.match.get("model_id", ()) if "*" not in model]
+        if not named:
+            raise ChatError(f"{markers.name!r} names no model: pass --tokenizer ID|FOLDER, or --template FILE")
+        tokenizer = named[0]
+    loaded = None if tokenizer is None else load_tokenizer(tokenizer)
+    found = [one for file in files or (None,) for one in verify(markers, loaded, None if file is None else Path(file))]
+    console = Console()
+    for one in found:
+        _print_verification(console, one, shown)
+    if write:
+        write_verified(markers, found, rolemask.__version__)
+        click.echo(f"wrote {markers.origin}")
+    sys.exit(0 if all(one.ok for one in found) else PROBLEMS)
+
+
+_STATUS_STYLES = {"ok": "green", "differs": "bold red", "not supported": MASKED_STYLE}
+
+
+def _print_verification(console: Console, one: Verification, shown: str | None) -> None:
+    console.print(f"[bold]{one.markers}[/bold] on {escape(one.template.name)}, tokenizer: {escape(one.tokenizer)}", highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("shape", "result", ""):
+        table.add_column(heading, overflow="fold")
+    for shape in one.shapes:
+        detail = "; ".join(part for part in (shape.detail, *shape.notes) if part)
+        table.add_row(shape.shape, Text(shape.status, style=_STATUS_STYLES[shape.status]), escape(detail))
+    console.print(table, highlight=False)
+    for shape in one.shapes:
+        if shape.shape == shown and shape.trained:
+            console.print(
+                Text(f"\n{shape.shape}, trained:\n{shape.trained}\n\nexpected:\n{shape.expected}"), soft_wrap=True, highlight=False
+            )
+    counts: Counter[str] = Counter(shape.status for shape in one.shapes)
+    console.print(", ".join(f"{counts[status]} {status}" for status in _STATUS_STYLES) + "\n", highlight=False)
 
 
 @main.command()

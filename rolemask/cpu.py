@@ -157,14 +157,15 @@ def _read_turn(row: _Row, start: int, index: int, opened: int, length: int, rule
         found = row.match(rule.ends, at)
         if found is None and rule.ends_at_next_start and row.match(rules.starts, at):
             found = 0, int(row.match(rules.special_starts, at) is not None)
-        if found is not None:
+        closing = None if span is None else row.match(rules.rules[span.rule].ends, at)
+        if found is not None and (closing is None or closing[1] <= found[1]):
             turn.end, turn.stop, turn.terminated = at, at + found[1], True
             break
         if row.match(rules.special_starts, at):
             turn.end = turn.stop = at
             break
-        if span is not None and (found := row.match(rules.rules[span.rule].ends, at)):
-            span.end, span.stop = at, at if rules.rules[span.rule].rewind else at + found[1]
+        if span is not None and closing is not None:
+            span.end, span.stop = at, at if rules.rules[span.rule].rewind else at + closing[1]
             skip_to, closed_here = span.stop, span.stop == at
             span = None
             if not closed_here:

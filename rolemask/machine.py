@@ -200,7 +200,8 @@ def _step(state: State, finding: Finding, rules: Rules) -> tuple[State, Output]:
     rule = rules.rules[state.rule]
     if state.in_header and (length := finding.header_ends[state.rule][1]):
         return _pass_over(State(state.rule), length - 1, "header"), Output(state.rule, part="header")
-    if (end_length := _end_length(state.rule, finding, rules)) is not None:
+    closing_length = finding.ends[state.span][1] if state.span != OUTSIDE else 0
+    if (end_length := _end_length(state.rule, finding, rules)) is not None and closing_length <= end_length:
         if rule.rewind or not end_length:
             after, output = _step_outside(finding, rules)
         else:

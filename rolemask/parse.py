@@ -13,7 +13,7 @@ from jsonschema.exceptions import ValidationError
 
 from rolemask.errors import MarkerSetError, Problem, did_you_mean
 from rolemask.source import KeyPath, Source
-from rolemask.spec import EndWord, Example, Marker, MarkerSet, Pattern, TokenIds
+from rolemask.spec import EndWord, Example, Marker, MarkerSet, Pattern, TokenIds, Verified
 
 SCHEMA_VERSION = 1
 
@@ -63,6 +63,7 @@ def parse_marker_set(source: Source) -> MarkerSet:
             Example(example["text"], tuple(example["trained"]), source.where(("examples", index)))
             for index, example in enumerate(data.get("examples", ()))
         ),
+        verified=tuple(Verified(**(entry | {"shapes": tuple(entry["shapes"])})) for entry in data.get("verified", ())),
         origin=source.path,
     )
 

@@ -171,17 +171,19 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
             in_header = False
             turn.content = at
             continue
+        closing = None if span is None else rules.rules[span.rule].ends.match(ids, at)
         end_length = _end_length(ids, at, rule, rules)
-        if end_length is not None:
+        # gpt-oss closes its reasoning with what ends a turn, and goes on: the longer marker says which it is.
+        if end_length is not None and (closing is None or closing[1] <= end_length):
             turn.end, turn.stop, turn.terminated = at, at + end_length, True
             break
         if rules.special_starts.match(ids, at):
             turn.end = turn.stop = at
             turn.terminated = not rule.has_end
             break
-        if span is not None and (found := rules.rules[span.rule].ends.match(ids, at)):
+        if span is not None and closing is not None:
             span.end = at
-            at = span.stop = at if rules.rules[span.rule].rewind else at + found[1]
+            at = span.stop = at if rules.rules[span.rule].rewind else at + closing[1]
             span = None
             continue
         if span is None and not in_header and rule.role in rules.spans and (found := rules.spans[rule.role].match(ids, at)):

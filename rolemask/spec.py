@@ -1,8 +1,9 @@
 """What a marker set is, as plain frozen data. Reads no file and knows no tokenizer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class Marker:
     where: str = field(default="", compare=False)
 
 
+_DECISIVE = [entry.name for entry in fields(Marker) if entry.name != "where"]
+
+
 @dataclass(frozen=True)
 class Example:
     """A text, and the stretches of it that are trained when only the assistant is. `where` is its place, for messages."""
@@ -65,6 +69,21 @@ class Example:
     text: str
     trained: tuple[str, ...]
     where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `rolemask verify --write` wrote: the shapes of conversation that came out right on one template and tokenizer.
+
+    `markers` is the fingerprint of the set as it was then, `rolemask` the version that wrote it.
+    """
+
+    template: str
+    sha256: str
+    tokenizer: str
+    shapes: tuple[str, ...]
+    markers: str
+    rolemask: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,7 @@ class MarkerSet:
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     source: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
     examples: tuple[Example, ...] = ()
+    verified: tuple[Verified, ...] = ()
     origin: str = field(default="", compare=False)
 
     @property
@@ -92,6 +112,17 @@ class MarkerSet:
     def media_tokens(self) -> tuple[str, ...]:
         """The placeholder and delimiter tokens of all media; `*` in one stands for any text."""
         return tuple(dict.fromkeys(token for tokens in self.media.values() for token in tokens))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides which tokens are trained: another one means that what was verified was another set."""
+        decisive = (
+            [(*(getattr(marker, name) for name in _DECISIVE),) for marker in self.markers],
+            self.special_tokens,
+            self.eos_token,
+            sorted(self.media.items()),
+        )
+        return sha256(repr(decisive).encode()).hexdigest()[:16]
 
     def compile(self, tokenizer: Any = None, **policy: Any) -> "Masker":
         """Compile the markers against a tokenizer or processor; see `rolemask.Masker` for the policy keywords.

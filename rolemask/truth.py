@@ -1,0 +1,273 @@
+"""The ground truth: what the model has to generate after the generation prompt, through its stop token, and not a token more.
+
+Nothing here knows of marker sets. For message k, the template writes messages 0 to k-1 with the generation prompt: that is what the
+model is given. What it writes with message k goes on from there: that is what the model must produce, through the token at which
+generation stops. Both are found in the text of the whole conversation by the words that the messages alone have.
+
+- A template may rewrite the past (Qwen3 drops earlier reasoning, Mistral moves the system prompt). So texts are compared from the last
+  word of the message before on, and not from their beginnings.
+- What any generation prompt supplies, with reasoning on or off, is the prompt's.
+- The stop token is the EOS token, failing that the last control token, that the template writes behind an answer whatever follows; where it
+  writes none (GLM), the control token with which the next turn begins.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rolemask.conversations import FOLLOW_UP, SWITCHES, THINKING_OFF, THINKING_ON, Conversation, cores, ways_to_put
+from rolemask.errors import ChatError
+from rolemask.template import ChatTemplate, Message
+
+# What a header that was cut short may end with: a control token, a line, a colon.
+_BORDER = re.compile(r".*[>\]\n:]", re.DOTALL)
+
+
+class NotWrittenError(Exception):
+    """The template does not take a conversation, or leaves something of it out. The reason is for people."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A conversation as the template writes it, and the stretches [start, stop) of the text that the model has to generate.
+
+    `prefix_stable` tells whether each message only adds to the text of those before; `generated` is what the template says itself, in
+    `generation` blocks.
+    """
+
+    text: str
+    regions: tuple[tuple[int, int], ...]
+    generated: tuple[tuple[int, int], ...]
+    prefix_stable: bool
+
+
+class Oracle:
+    """Tells the truth about one chat template.
+
+    Args:
+        template: The chat template.
+        controls: The texts of the tokenizer's control tokens: generation can only stop at one of these.
+    """
+
+    def __init__(self, template: ChatTemplate, controls: Iterable[str]) -> None:
+        self.template = template
+        known = {text for text in (*controls, template.variables.get("eos_token")) if text}
+        self._control = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or r"(?!)")
+        self._closes: dict[str, bool] = {}
+
+    def tell(self, conversation: Conversation) -> Truth:
+        """Return the truth about one conversation.
+
+        Raises:
+            NotWrittenError: The template does not take it, or leaves something out.
+        """
+        put, text = self.put(conversation)
+        if conversation.options in (THINKING_OFF, THINKING_ON) and not self._knows_switch(put):
+            raise NotWrittenError("the template has no such switch")
+        regions: list[tuple[int, int]] = []
+        at = 0
+        for index, message in enumerate(put.messages):
+            if message["role"] == "assistant":
+                start = self._start(text, at, put, index)
+                if regions and not text[regions[-1][1] : start].strip() and put.messages[index - 1]["role"] == "assistant":
+                    raise NotWrittenError("the template writes nothing between two answers, so they are one turn to a reader")
+                regions.append((start, self._stop(text, at, start, put, index)))
+                at = start
+            at = max([at, *(_after(text, core, at) for core in cores(message) if core in text[at:])])
+        generated = self._write(put).generated
+        return Truth(text, tuple(regions), generated, self._is_prefix_stable(put, text))
+
+    def put(self, conversation: Conversation) -> tuple[Conversation, str]:
+        """Return the conversation in the form in which the template writes all of it, and what it writes.
+
+        Raises:
+            NotWrittenError: In no form it does.
+        """
+        reasons: list[str] = []
+        for way in ways_to_put(conversation):
+            try:
+                text = self._write(way).text
+            except ChatError as error:
+                reasons.append(str(error).removeprefix(f"{self.template.name}: "))
+                continue
+            reason = self._what_is_missing(way, text)
+            if reason is None:
+                return way, text
+            reasons.append(reason)
+        raise NotWrittenError(reasons[0].splitlines()[0])
+
+    def _write(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> Any:
+        settings = {**conversation.options, **options}
+        return self.template.write(conversation.messages, prompt=prompt, tools=list(conversation.tools) or None, **settings)
+
+    def _text(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> str | None:
+        """Return what the template writes, None where it does not take the conversation."""
+        try:
+            text = self._write(conversation, prompt=prompt, **options).text
+        except ChatError:
+            return None
+        return str(text)
+
+    def _what_is_missing(self, conversation: Conversation, text: str) -> str | None:
+        if "'type': '" in text or '"type": "text"' in text:
+            return "the template writes lists of parts as they are"
+        at = 0
+        for index, message in enumerate(conversation.messages):
+            thoughts = cores({"role": "", "content": None, "reasoning_content": message.get("reasoning_content")})
+            may_miss = thoughts if conversation.may_lose_thoughts and index + 1 < len(conversation.messages) else []
+            for core in cores(message):
+                if core not in text and core not in may_miss:
+                    return f"the template leaves out {core!r} of message {index}, {message['role']}"
+            if message["role"] != "system":
+                places = [text.find(core, at) for core in cores(message)]
+                if places and max(places) < 0:
+                    return f"the template writes message {index} before the one that precedes it"
+                at = max([at, *places])
+        if any(_has_image(message) for message in conversation.messages):
+            bare = tuple(_without_image(message) for message in conversation.messages)
+            if self._text(replace(conversation, messages=bare)) == text:
+                return "the template writes nothing for an image"
+        return None
+
+    def _knows_switch(self, conversation: Conversation) -> bool:
+        bare = replace(conversation, options={})
+        head = conversation.through(1)
+        return self._text(conversation) != self._text(bare) or self._text(head, prompt=True) != self._text(
+            replace(head, options={}), prompt=True
+        )
+
+    def _is_prefix_stable(self, conversation: Conversation, text: str) -> bool:
+        parts = (self._text(conversation.through(count)) for count in range(1, len(conversation.messages)))
+        return all(part is None or text.startswith(part) for part in parts)
+
+    def _start(self, text: str, at: int, conversation: Conversation, index: int) -> int:
+        """Return where in `text` the model begins to write message `index`; `at` is behind the last word of the message before."""
+        given, before = conversation.through(index), conversation.messages[index - 1]
+        ended = self._text(given)
+        tails = []
+        for switch in SWITCHES:
+            prompt, bare = self._text(given, prompt=True, **switch), self._text(given, **switch)
+            if prompt is not None:
+                tails.append(_tail(prompt, before))
+                # A switch may also change the words before the prompt (GLM's `/nothink`), which this conversation does not have.
+                if bare is not None and ended is not None and prompt.startswith(bare):
+                    tails.append(_tail(ended, before) + prompt[len(bare) :])
+        if not tails:
+            raise NotWrittenError(f"the template writes no generation prompt for message {index}")
+        rest = text[at:]
+        fitting = [tail for tail in tails if rest.startswith(tail)]
+        if fitting:
+            return at + max(map(len, fitting))
+        # The past was rewritten: this turn has lost a part of what the prompt supplied, Qwen3.5's opened reasoning for instance.
+        longest = max((_common_prefix([rest, tail]) for tail in tails), key=len)
+        header = _BORDER.match(longest)
+        if header is None:
+            raise NotWrittenError(f"message {index} does not begin with what the generation prompt supplies")
+        return at + header.end()
+
+    def _stop(self, text: str, before: int, start: int, conversation: Conversation, index: int) -> int:
+        """Return where in `text` generation of message `index` stops."""
+        message = conversation.messages[index]
+        words = cores(message)
+        last = max([start, *(_after(text, core, before) for core in words if core in text[before:])])
+        through = self._text(conversation.through(index + 1))
+        rest = text[last:]
+        if through is None:
+            raise NotWrittenError(f"the template does not write the conversation through message {index}")
+        if words:
+            alone = _tail(through, message)
+        else:  # nothing to find it by: all that stands behind its header
+            behind = len(through) - len(_tail(through, conversation.messages[index - 1]))
+            alone = through[self._start(through, behind, conversation, index) :]
+        others = [alone, rest]
+        if index + 1 == len(conversation.messages) and message.get("tool_calls") is None:
+            follow_up = self._followed(conversation)
+            if follow_up is not None and words:
+                others.append(_tail(follow_up, message))
+        whatever_follows = self._without_header(self._common(others), conversation)
+        stop = self._last_control(whatever_follows) if self._closes_answers(conversation) else None
+        if stop is not None:
+            return last + stop.end()
+        following = conversation.messages[index + 1 :]
+        limit = min((rest.find(core) for message in following[:1] for core in cores(message) if core in rest), default=len(rest))
+        found = self._control.search(rest, len(whatever_follows), limit)
+        if found is None or found.group() in self._header(conversation):
+            return last + len(whatever_follows)
+        return last + found.end()
+
+    def _followed(self, conversation: Conversation) -> str | None:
+        as_parts = isinstance(conversation.messages[0]["content"], list)
+        message = FOLLOW_UP | ({"content": [{"type": "text", "text": FOLLOW_UP["content"]}]} if as_parts else {})
+        return self._text(conversation.with_message(message))
+
+    def _closes_answers(self, conversation: Conversation) -> bool:
+        """Whether the template itself writes a control token behind an answer, whatever follows."""
+        form = "parts" if isinstance(conversation.messages[0]["content"], list) else "text"
+        if form not in self._closes:
+            wrap: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if form == "parts" else str
+            plain = Conversation("", ({"role": "user", "content": wrap("Query1")}, {"role": "assistant", "content": wrap("Reply1")}))
+            ended, followed = self._text(plain), self._followed(plain)
+            tails = [text.partition("Reply1")[2] for text in (ended, followed) if text is not None]
+            self._closes[form] = self._control.search(self._without_header(self._common(tails), plain)) is not None
+        return self._closes[form]
+
+    def _common(self, texts: Sequence[str]) -> str:
+        """Return what all texts begin with, in whole control tokens."""
+        common = _common_prefix(texts)
+        for text in texts:
+            cut = next((found for found in self._control.finditer(text) if found.start() < len(common) < found.end()), None)
+            common = common if cut is None else common[: cut.start()]
+        return common
+
+    def _last_control(self, text: str) -> re.Match[str] | None:
+        """Return the last EOS token of a text, failing that its last control token."""
+        found = list(self._control.finditer(text))
+        ends = [match for match in found if match.group() == self.template.variables.get("eos_token")]
+        return next(reversed(ends or found), None)
+
+    def _header(self, conversation: Conversation) -> str:
+        """Return what a generation prompt adds behind the first message that it can stand behind."""
+        asked = conversation.through(next((n for n, message in enumerate(conversation.messages) if message["role"] == "user"), 0) + 1)
+        prompt, bare = self._text(asked, prompt=True) or "", self._text(asked) or ""
+        return prompt[len(bare) :] if prompt.startswith(bare) else ""
+
+    def _without_header(self, text: str, conversation: Conversation) -> str:
+        """Cut off a header that the template leaves dangling behind an answer (Command-A)."""
+        opener = self._control.search(self._header(conversation))
+        return text if opener is None else text.partition(opener.group())[0]
+
+
+def _common_prefix(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)  # in the order of letters: what these two share, all share
+    return first[: next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
+
+
+def _after(text: str, core: str, at: int) -> int:
+    return text.index(core, at) + len(core)
+
+
+def _tail(text: str, message: Message) -> str:
+    """Return what stands behind the last word of the message with which `text` ends."""
+    return text[max((text.rfind(core) + len(core) for core in cores(message) if core in text), default=len(text)) :]
+
+
+def _has_image(message: Message) -> bool:
+    content = message["content"]
+    return isinstance(content, list) and any(part["type"] == "image" for part in content)
+
+
+def _without_image(message: Message) -> Message:
+    if not _has_image(message):
+        return message
+    return message | {"content": [part for part in message["content"] if part["type"] != "image"]}
+
+
+def region_texts(truth: Truth) -> list[str]:
+    """Return what the model has to generate, turn by turn."""
+    return [truth.text[start:stop] for start, stop in truth.regions]
+
+
+def lies_within(start: int, stop: int, regions: Sequence[tuple[int, int]]) -> bool:
+    """Whether [start, stop) lies in one of the regions, all of it."""
+    return any(first <= start and stop <= last for first, last in regions)

@@ -1,0 +1,164 @@
+"""`rolemask verify`: a marker set against a model's own chat template and tokenizer, over conversations of many shapes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from rolemask.compiler import compile_rules, rules_for
+from rolemask.conversations import CONVERSATIONS
+from rolemask.embedded import DEFAULT_EOS, EmbeddedTokenizer
+from rolemask.errors import ChatError, FileReadError
+from rolemask.proof import ShapeResult, prove
+from rolemask.registry import load
+from rolemask.source import read_source, read_text
+from rolemask.spec import MarkerSet, Verified
+from rolemask.template import ChatTemplate, plain_name, templates_of
+from rolemask.truth import NotWrittenError, Oracle
+
+SYNTHETIC = "synthetic"
+"""The name of the tokenizer that is built for the proof, where the model's own is not at hand."""
+
+_WIDTH = 140  # of a line in the file
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came of one marker set on one template and tokenizer."""
+
+    markers: str
+    template: ChatTemplate
+    tokenizer: str
+    shapes: tuple[ShapeResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the set was proven: no shape differs, and there was one to prove it on."""
+        statuses = {shape.status for shape in self.shapes}
+        return "ok" in statuses and "differs" not in statuses
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """The names of the shapes that agree."""
+        return tuple(shape.shape for shape in self.shapes if shape.status == "ok")
+
+
+def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: ChatTemplate | str | Path | None = None) -> list[Verification]:
+    """Hold a marker set to a chat template: what is trained must be what the model has to generate, token by token.
+
+    Args:
+        markers: A marker set, or whatever `rolemask.load` takes.
+        tokenizer: A tokenizer or processor; its own chat templates are used if no other is given. Without it, a small tokenizer is built
+            from the set's special tokens.
+        template: A template, its text, or the path of a file of it: Jinja, or JSON with the key `chat_template`.
+
+    Returns:
+        One `Verification` per template; `.ok` tells whether it was proven.
+
+    Raises:
+        ChatError: There is no template, or it is no Jinja.
+        FileReadError: The template's file cannot be read.
+        TokenizerMismatchError: The markers do not exist in this tokenizer.
+    """
+    markers = markers if isinstance(markers, MarkerSet) else load(markers)
+    if isinstance(template, ChatTemplate):
+        templates = [template]
+    elif template is not None:
+        templates = read_templates(template, markers, tokenizer)
+    else:
+        templates = templates_of(tokenizer)
+    if not templates:
+        raise ChatError(f"{markers.name!r}: there is no chat template to hold it to. Pass a tokenizer that has one, or the template itself")
+    return [_verify_one(markers, tokenizer, one) for one in templates]
+
+
+def read_templates(template: str | Path, markers: MarkerSet, tokenizer: Any = None) -> list[ChatTemplate]:
+    """Read the chat templates of a file, or take the text of one; special tokens are the tokenizer's, or those of the set.
+
+    Raises:
+        FileReadError: The file cannot be read.
+        ChatError: It holds no template.
+    """
+    own = templates_of(tokenizer) if tokenizer is not None else []
+    variables = own[0].variables if own else {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS}
+    if isinstance(template, str) and ("{%" in template or "{{" in template):
+        return [ChatTemplate(template, "the template given", variables)]
+    path = Path(template)
+    text = read_text(path)
+    if path.suffix != ".json":
+        return [ChatTemplate(text, path.name, variables)]
+    try:
+        found = json.loads(text)["chat_template"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ChatError(f"{path}: is no JSON with the key 'chat_template'") from error
+    named = {entry["name"]: entry["template"] for entry in found} if isinstance(found, list) else {"": found}
+    return [ChatTemplate(source, f"{path.name} {name}".strip(), variables) for name, source in named.items()]
+
+
+def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> Verification:
+    if tokenizer is not None:
+        rules = rules_for(markers, tokenizer)
+        return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(prove(rules, template, CONVERSATIONS)))
+    # Words of the texts become tokens, so that white space of contents merges with that of the markers, as real tokenizers do it.
+    texts = []
+    oracle = Oracle(template, markers.special_tokens)
+    for conversation in CONVERSATIONS:
+        try:
+            texts.append(oracle.put(conversation)[1])
+        except NotWrittenError:
+            continue
+    rules = compile_rules(markers, EmbeddedTokenizer(markers, texts).vocabulary)
+    return Verification(markers.name, template, SYNTHETIC, tuple(prove(rules, template, CONVERSATIONS)))
+
+
+def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> None:
+    """Write the `verified` block of a marker set's file, in place of the one it has; nothing else of the file changes.
+
+    What was proven on other templates stays, as long as the markers are the same.
+
+    Raises:
+        FileReadError: The file cannot be read or written.
+    """
+    path = Path(markers.origin)
+    fingerprint = markers.fingerprint
+    new = [
+        Verified(one.template.name, one.template.sha256, one.tokenizer, one.passed, fingerprint, version) for one in verifications if one.ok
+    ]
+    replaced = {(entry.sha256, entry.tokenizer) for entry in new}
+    kept = [entry for entry in markers.verified if entry.markers == fingerprint and (entry.sha256, entry.tokenizer) not in replaced]
+    entries = sorted([*kept, *new], key=lambda entry: (entry.template, entry.tokenizer))
+    text = read_text(path)
+    lines = text.splitlines(keepends=True)
+    place = read_source(text, str(path)).keys.get(("verified",))
+    first = len(lines) if place is None else place[0] - 1
+    last = first + 1
+    while last < len(lines) and lines[last].startswith((" ", "-")):
+        last += 1
+    head = "".join(lines[:first])
+    block = _block(entries) if entries else ""
+    try:
+        path.write_text(head + ("" if head.endswith("\n") else "\n") + block + "".join(lines[last:]), encoding="utf-8")
+    except OSError as error:
+        raise FileReadError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _block(entries: Sequence[Verified]) -> str:
+    lines = ["verified:                            # written by `rolemask verify --write`"]
+    for entry in entries:
+        lines.append(f"  - template: {_quoted(entry.template)}")
+        lines.append(f"    sha256: {_quoted(entry.sha256)}")
+        lines.append(f"    tokenizer: {_quoted(entry.tokenizer)}")
+        lines.append(f"    markers: {_quoted(entry.markers)}")
+        lines.append(f"    rolemask: {_quoted(entry.rolemask)}")
+        # The blanks inside the names are no places to break a line at.
+        shapes = ", ".join(_quoted(shape).replace(" ", _NO_BREAK) for shape in entry.shapes)
+        wrapped = wrap(f"shapes: [{shapes}]", _WIDTH, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
+        lines += [line.replace(_NO_BREAK, " ") for line in wrapped]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
