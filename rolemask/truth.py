@@ -211,15 +211,14 @@ class Oracle:
         stop = self._last_control(whatever_follows) if has_stop else None
         if stop is not None:
             return last + stop.end()
-        if words and closes:
-            # Where even such a template writes none (DeepSeek R1 behind a lone call), nothing tells where generation stops.
-            return last + len(whatever_follows)
         following = conversation.messages[index + 1 :]
         limit = min((rest.find(core) for message in following[:1] for core in cores(message) if core in rest), default=len(rest))
         beyond = (match for match in self.controls(rest) if match.start() >= len(whatever_follows) and match.end() <= limit)
         found = next(beyond, None)
-        next_role = following[0]["role"] if following else ""
-        if found is None or (next_role == "assistant" and found.group() != self._plain_stop(conversation)):
+        # What another answer begins with is no stop token. Nor is what a tool's result begins with, where the template closes answers and
+        # writes nothing here (DeepSeek R1 behind a lone call); some do so, but only when something follows (Nemotron Nano 2).
+        only_plain = (bool(following) and following[0]["role"] == "assistant") or (closes and bool(words))
+        if found is None or (only_plain and found.group() != self._plain_stop(conversation)):
             return last + len(whatever_follows)
         return last + found.end()
 
