@@ -7,6 +7,7 @@
     ├── UnknownMarkerSetError(LookupError)    no marker set has this name
     ├── FileReadError(OSError)                a file cannot be read
     ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer
+    ├── TemplateMismatchError(ValueError)     the chat template of this tokenizer does not follow the markers
     ├── UnsupportedTokenizerError(TypeError)  rolemask cannot read this object's vocabulary
     ├── PolicyError(ValueError)               an unknown role, or an option with a wrong value
     ├── InputError(ValueError)                `input_ids`, `labels` or `attention_mask` of a wrong shape, dtype or kind
@@ -63,6 +64,10 @@ class FileReadError(RoleMaskError, OSError):
 
 class TokenizerMismatchError(RoleMaskError, ValueError):
     """The markers do not exist in this tokenizer."""
+
+
+class TemplateMismatchError(RoleMaskError, ValueError):
+    """The chat template of this tokenizer does not follow the markers."""
 
 
 class UnsupportedTokenizerError(RoleMaskError, TypeError):

@@ -52,8 +52,8 @@ class Oracle:
 
     def __init__(self, template: ChatTemplate, controls: Iterable[str]) -> None:
         self.template = template
-        known = {text for text in (*controls, template.variables.get("eos_token")) if text}
-        self._control = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or r"(?!)")
+        eos = template.variables.get("eos_token")
+        self._known = sorted({*controls, *([eos] if eos else [])}, key=len, reverse=True)
         self._closes: dict[str, bool] = {}
 
     def tell(self, conversation: Conversation) -> Truth:
@@ -191,7 +191,8 @@ class Oracle:
             return last + stop.end()
         following = conversation.messages[index + 1 :]
         limit = min((rest.find(core) for message in following[:1] for core in cores(message) if core in rest), default=len(rest))
-        found = self._control.search(rest, len(whatever_follows), limit)
+        beyond = (match for match in self._controls(rest) if match.start() >= len(whatever_follows) and match.end() <= limit)
+        found = next(beyond, None)
         if found is None or found.group() in self._header(conversation):
             return last + len(whatever_follows)
         return last + found.end()
@@ -209,20 +210,26 @@ class Oracle:
             plain = Conversation("", ({"role": "user", "content": wrap("Query1")}, {"role": "assistant", "content": wrap("Reply1")}))
             ended, followed = self._text(plain), self._followed(plain)
             tails = [text.partition("Reply1")[2] for text in (ended, followed) if text is not None]
-            self._closes[form] = self._control.search(self._without_header(self._common(tails), plain)) is not None
+            self._closes[form] = bool(self._controls(self._without_header(self._common(tails), plain)))
         return self._closes[form]
 
     def _common(self, texts: Sequence[str]) -> str:
         """Return what all texts begin with, in whole control tokens."""
         common = _common_prefix(texts)
         for text in texts:
-            cut = next((found for found in self._control.finditer(text) if found.start() < len(common) < found.end()), None)
+            cut = next((found for found in self._controls(text) if found.start() < len(common) < found.end()), None)
             common = common if cut is None else common[: cut.start()]
         return common
 
+    def _controls(self, text: str) -> list[re.Match[str]]:
+        """Return the control tokens in a text, in their order."""
+        # A pattern of all that a tokenizer has takes longer to compile than this takes: Gemma has thousands.
+        present = [control for control in self._known if control in text]
+        return list(re.finditer("|".join(map(re.escape, present)), text)) if present else []
+
     def _last_control(self, text: str) -> re.Match[str] | None:
         """Return the last EOS token of a text, failing that its last control token."""
-        found = list(self._control.finditer(text))
+        found = self._controls(text)
         ends = [match for match in found if match.group() == self.template.variables.get("eos_token")]
         return next(reversed(ends or found), None)
 
@@ -234,8 +241,8 @@ class Oracle:
 
     def _without_header(self, text: str, conversation: Conversation) -> str:
         """Cut off a header that the template leaves dangling behind an answer (Command-A)."""
-        opener = self._control.search(self._header(conversation))
-        return text if opener is None else text.partition(opener.group())[0]
+        openers = self._controls(self._header(conversation))
+        return text.partition(openers[0].group())[0] if openers else text
 
 
 def _common_prefix(texts: Sequence[str]) -> str:
