@@ -1,6 +1,7 @@
 """rolemask decides which tokens of a chat count in the training loss."""
 
 from rolemask.collator import RoleMaskCollator
+from rolemask.detect import detect
 from rolemask.errors import (
     ChatError,
     EmptyRowError,
@@ -12,9 +13,11 @@ from rolemask.errors import (
     RoleMaskError,
     TemplateMismatchError,
     TokenizerMismatchError,
+    UndetectedError,
     UnknownMarkerSetError,
     UnsupportedTokenizerError,
 )
+from rolemask.infer import Inference, infer
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
@@ -29,6 +32,7 @@ __all__ = [
     "ChatTemplate",
     "EmptyRowError",
     "FileReadError",
+    "Inference",
     "InputError",
     "Marker",
     "MarkerSet",
@@ -41,10 +45,13 @@ __all__ = [
     "TemplateMismatchError",
     "TokenIds",
     "TokenizerMismatchError",
+    "UndetectedError",
     "UnknownMarkerSetError",
     "UnsupportedTokenizerError",
     "Verification",
     "available",
+    "detect",
+    "infer",
     "load",
     "verify",
 ]

@@ -5,6 +5,7 @@
     RoleMaskError
     ├── MarkerSetError(ValueError)            a YAML file or a `role_boundaries` list is wrong; `.problems` lists everything
     ├── UnknownMarkerSetError(LookupError)    no marker set has this name
+    ├── UndetectedError(LookupError)          no marker set fits this model
     ├── FileReadError(OSError)                a file cannot be read
     ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer
     ├── TemplateMismatchError(ValueError)     the chat template of this tokenizer does not follow the markers
@@ -56,6 +57,10 @@ class MarkerSetError(RoleMaskError, ValueError):
 
 class UnknownMarkerSetError(RoleMaskError, LookupError):
     """No marker set has this name."""
+
+
+class UndetectedError(RoleMaskError, LookupError):
+    """No marker set fits this model."""
 
 
 class FileReadError(RoleMaskError, OSError):

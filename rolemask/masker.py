@@ -78,6 +78,8 @@ class Masker:
         choice("self_check", self_check, get_args(SelfCheck))
         choice("backend", backend, get_args(Backend))
         self.markers = markers
+        if not markers.markers:  # media and padding only: `rolemask.detect(..., fallback="media")`
+            train_on_inputs, roles_to_train = True, []
         self.policy = make_policy(
             markers.roles, train_on_inputs=train_on_inputs, roles_to_train=roles_to_train, train_on_eos=train_on_eos, turns=turns
         )
