@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rolemask.check import check_examples
 from rolemask.conversations import CONVERSATIONS, SYSTEM, THREE_TURNS, TOOLS
 from rolemask.errors import ChatError, MarkerSetError, RoleMaskError
 from rolemask.parse import parse_marker_set
@@ -66,7 +67,7 @@ def infer(source: Any, *, name: str = "inferred") -> Inference:
         markers = parse_marker_set(read_source(text, f"{name}.yaml"))
     except MarkerSetError as error:
         raise ChatError(f"{template.name}: what was derived is no marker set: {error}\n{text}") from error
-    unsettled = [*reader.unsettled]
+    unsettled = [*reader.unsettled, *(problem.message for problem in check_examples(markers))]
     try:
         for shape in verify(markers, tokenizer, template)[0].shapes:
             if shape.status == "differs":

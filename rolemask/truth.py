@@ -129,7 +129,7 @@ class Oracle:
         return str(text)
 
     def _what_is_missing(self, conversation: Conversation, text: str) -> str | None:
-        if "'type': '" in text or '"type": "text"' in text:
+        if any(f"{quote}type{quote}: {quote}{kind}{quote}" in text for quote in "'\"" for kind in ("text", "image")):
             return "the template writes lists of parts as they are"
         at = 0
         for index, message in enumerate(conversation.messages):

@@ -172,10 +172,13 @@ def given_templates() -> list[Any]:
 
 @pytest.mark.parametrize("path", given_templates())
 def test_any_template_gives_a_set_or_a_reason(path: Path, tmp_path: Path) -> None:
+    refused = None
     try:
         inference = infer(path)
     except ChatError as reason:
-        assert path.name in str(reason)
+        refused = str(reason)
+    if refused is not None:
+        assert path.name in refused
         return
     written = tmp_path / "inferred.yaml"
     written.write_text(inference.text)
