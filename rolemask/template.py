@@ -133,11 +133,16 @@ def templates_of(tokenizer: Any) -> list[ChatTemplate]:
     if isinstance(found, list):
         found = {entry["name"]: entry["template"] for entry in found}
     named = found if isinstance(found, Mapping) else {"": found} if isinstance(found, str) else {}
-    owner = inner if inner is not None and hasattr(inner, "special_tokens_map") else tokenizer
-    variables = dict(getattr(owner, "special_tokens_map", {}))
-    where = plain_name(getattr(owner, "name_or_path", "") or type(tokenizer).__name__)
+    variables = variables_of(tokenizer)
+    where = plain_name(getattr(tokenizer, "name_or_path", "") or getattr(inner, "name_or_path", "") or type(tokenizer).__name__)
     names = sorted(named, key=lambda name: name != "default")
     return [ChatTemplate(named[name], f"the chat template {name} of {where}".replace("  ", " "), variables) for name in names]
+
+
+def variables_of(tokenizer: Any) -> dict[str, Any]:
+    """Return what a template knows of a tokenizer or processor: `bos_token`, `eos_token` and their like."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    return dict(getattr(inner, "special_tokens_map", None) or getattr(tokenizer, "special_tokens_map", None) or {})
 
 
 def read_templates(template: str | Path, variables: Mapping[str, Any]) -> list[ChatTemplate]:

@@ -15,7 +15,7 @@ from rolemask.proof import ShapeResult, prove
 from rolemask.registry import load
 from rolemask.source import read_source, read_text
 from rolemask.spec import MarkerSet, Verified
-from rolemask.template import ChatTemplate, plain_name, read_templates, templates_of
+from rolemask.template import ChatTemplate, plain_name, read_templates, templates_of, variables_of
 from rolemask.truth import NotWrittenError, Oracle, looks_special
 
 SYNTHETIC = "synthetic"
@@ -67,9 +67,8 @@ def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: Cha
     if isinstance(template, ChatTemplate):
         templates = [template]
     elif template is not None:
-        own = templates_of(tokenizer) if tokenizer is not None else []
-        known = own[0].variables if own else {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS}
-        templates = read_templates(template, known)
+        guessed = {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS}
+        templates = read_templates(template, guessed | variables_of(tokenizer))
     else:
         templates = templates_of(tokenizer)
     if not templates:
