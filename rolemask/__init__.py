@@ -1,6 +1,7 @@
 """rolemask decides which tokens of a chat count in the training loss."""
 
 from rolemask.collator import RoleMaskCollator
+from rolemask.detect import detect
 from rolemask.errors import (
     ChatError,
     EmptyRowError,
@@ -10,10 +11,13 @@ from rolemask.errors import (
     MissingExtraError,
     PolicyError,
     RoleMaskError,
+    TemplateMismatchError,
     TokenizerMismatchError,
+    UndetectedError,
     UnknownMarkerSetError,
     UnsupportedTokenizerError,
 )
+from rolemask.infer import Inference, infer
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
@@ -28,6 +32,7 @@ __all__ = [
     "ChatTemplate",
     "EmptyRowError",
     "FileReadError",
+    "Inference",
     "InputError",
     "Marker",
     "MarkerSet",
@@ -37,12 +42,16 @@ __all__ = [
     "PolicyError",
     "RoleMaskCollator",
     "RoleMaskError",
+    "TemplateMismatchError",
     "TokenIds",
     "TokenizerMismatchError",
+    "UndetectedError",
     "UnknownMarkerSetError",
     "UnsupportedTokenizerError",
     "Verification",
     "available",
+    "detect",
+    "infer",
     "load",
     "verify",
 ]

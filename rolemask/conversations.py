@@ -149,14 +149,15 @@ CONVERSATIONS: tuple[Conversation, ...] = (
 def ways_to_put(conversation: Conversation) -> Iterator[Conversation]:
     """Yield the conversation in the forms that templates want it in: text or lists of parts, arguments as a mapping or as JSON text.
 
-    Reasoning goes by three names; all are given, as Transformers does.
+    Reasoning goes by three names; all are given, as Transformers does. A template that cannot do without tools is given one, last.
     """
     has_calls = any("tool_calls" in message for message in conversation.messages)
-    for parts in (False, True):
-        for as_text in (False, True) if has_calls else (False,):
-            for empty in ("", None) if has_calls else ("",):
-                messages = tuple(_put(message, parts=parts, as_text=as_text, empty=empty) for message in conversation.messages)
-                yield replace(conversation, messages=messages)
+    for tools in (conversation.tools,) if conversation.tools else ((), (_WEATHER,)):
+        for parts in (False, True):
+            for as_text in (False, True) if has_calls else (False,):
+                for empty in ("", None) if has_calls else ("",):
+                    messages = tuple(_put(message, parts=parts, as_text=as_text, empty=empty) for message in conversation.messages)
+                    yield replace(conversation, messages=messages, tools=tools)
 
 
 def _put(message: Message, *, parts: bool, as_text: bool, empty: str | None) -> Message:

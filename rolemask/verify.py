@@ -15,7 +15,7 @@ from rolemask.proof import ShapeResult, prove
 from rolemask.registry import load
 from rolemask.source import read_source, read_text
 from rolemask.spec import MarkerSet, Verified
-from rolemask.template import ChatTemplate, plain_name, templates_of
+from rolemask.template import ChatTemplate, plain_name, read_templates, templates_of
 from rolemask.truth import NotWrittenError, Oracle
 
 SYNTHETIC = "synthetic"
@@ -67,35 +67,14 @@ def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: Cha
     if isinstance(template, ChatTemplate):
         templates = [template]
     elif template is not None:
-        templates = read_templates(template, markers, tokenizer)
+        own = templates_of(tokenizer) if tokenizer is not None else []
+        known = own[0].variables if own else {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS}
+        templates = read_templates(template, known)
     else:
         templates = templates_of(tokenizer)
     if not templates:
         raise ChatError(f"{markers.name!r}: there is no chat template to hold it to. Pass a tokenizer that has one, or the template itself")
     return [_verify_one(markers, tokenizer, one) for one in templates]
-
-
-def read_templates(template: str | Path, markers: MarkerSet, tokenizer: Any = None) -> list[ChatTemplate]:
-    """Read the chat templates of a file, or take the text of one; special tokens are the tokenizer's, or those of the set.
-
-    Raises:
-        FileReadError: The file cannot be read.
-        ChatError: It holds no template.
-    """
-    own = templates_of(tokenizer) if tokenizer is not None else []
-    variables = own[0].variables if own else {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS}
-    if isinstance(template, str) and ("{%" in template or "{{" in template):
-        return [ChatTemplate(template, "the template given", variables)]
-    path = Path(template)
-    text = read_text(path)
-    if path.suffix != ".json":
-        return [ChatTemplate(text, path.name, variables)]
-    try:
-        found = json.loads(text)["chat_template"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ChatError(f"{path}: is no JSON with the key 'chat_template'") from error
-    named = {entry["name"]: entry["template"] for entry in found} if isinstance(found, list) else {"": found}
-    return [ChatTemplate(source, f"{path.name} {name}".strip(), variables) for name, source in named.items()]
 
 
 def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> Verification:
