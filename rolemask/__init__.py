@@ -1,7 +1,7 @@
 """rolemask decides which tokens of a chat count in the training loss."""
 
 from rolemask.collator import RoleMaskCollator
-from rolemask.detect import detect
+from rolemask.detection import detect
 from rolemask.errors import (
     ChatError,
     EmptyRowError,
@@ -17,12 +17,12 @@ from rolemask.errors import (
     UnknownMarkerSetError,
     UnsupportedTokenizerError,
 )
-from rolemask.infer import Inference, infer
+from rolemask.inference import Inference, infer
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
 from rolemask.template import ChatTemplate
-from rolemask.verify import Verification, verify
+from rolemask.verification import Verification, verify
 
 __version__ = "0.1.0"
 

@@ -20,11 +20,11 @@ from rolemask.check import check_files
 from rolemask.embedded import EmbeddedTokenizer
 from rolemask.errors import ChatError, FileReadError, RoleMaskError
 from rolemask.explain import Explanation, to_html, visible
-from rolemask.infer import infer
+from rolemask.inference import infer
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import MarkerSet
-from rolemask.verify import Verification, verify, write_verified
+from rolemask.verification import Verification, verify, write_verified
 from rolemask.vocabulary import read_vocabulary
 
 PROBLEMS, MISUSE = 1, 2

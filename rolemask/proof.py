@@ -33,12 +33,15 @@ class ShapeResult:
     expected: str = ""
 
 
-def prove(rules: Rules, template: ChatTemplate, conversations: Iterable[Conversation]) -> list[ShapeResult]:
+def prove(
+    rules: Rules, template: ChatTemplate, conversations: Iterable[Conversation], *, more_controls: Iterable[str] = ()
+) -> list[ShapeResult]:
     """Compare the labels under the default policy with the truth, for each conversation.
 
-    The tokenizer that `rules` were compiled for makes the ids; it must be able to encode.
+    The tokenizer that `rules` were compiled for makes the ids; it must be able to encode. `more_controls` are control tokens that it does
+    not have: a small tokenizer made from the set itself knows only those that the set declares.
     """
-    oracle = Oracle(template, rules.vocabulary.controls)
+    oracle = Oracle(template, {*rules.vocabulary.controls, *more_controls})
     return [_prove_one(rules, oracle, conversation) for conversation in conversations]
 
 

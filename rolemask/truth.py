@@ -16,12 +16,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rolemask.conversations import FOLLOW_UP, SWITCHES, THINKING_OFF, THINKING_ON, Conversation, cores, ways_to_put
+from rolemask.conversations import (
+    FOLLOW_UP,
+    IMAGE,
+    REASONING,
+    SWITCHES,
+    SYSTEM,
+    THINKING_OFF,
+    THINKING_ON,
+    THREE_TURNS,
+    TOOLS,
+    Conversation,
+    cores,
+    ways_to_put,
+)
 from rolemask.errors import ChatError
 from rolemask.template import ChatTemplate, Message
 
 # What a header that was cut short may end with: a control token, a line, a colon.
 _BORDER = re.compile(r".*[>\]\n:]", re.DOTALL)
+
+
+# What a control token looks like, where no tokenizer tells: <|x|>, <｜x｜>, <|x>, <x|>, <start_of_x>, </s>, [INST], [|x|].
+LOOKS_SPECIAL = re.compile(
+    r"<\|[^<>|\s{}'\"]+\|?>|<[^<>|\s{}'\"/]+\|>|<｜[^<>｜{}'\"]+｜>|<(?:start|end)_\w+>|<[A-Z]+_\d+>|<extra_id_\d+>|</?s>|<[bB][oO][sS](?:_TOKEN)?>|\[\|\w+\|\]|\[/?[A-Z]{2,}(?:_[A-Z]+)*\]"
+)
 
 
 class NotWrittenError(Exception):
@@ -162,7 +181,7 @@ class Oracle:
         # The past was rewritten: this turn has lost a part of what the prompt supplied, Qwen3.5's opened reasoning for instance.
         longest = max((common_prefix([rest, tail]) for tail in tails), key=len)
         header = _BORDER.match(longest)
-        if header is None:
+        if header is None or longest[header.end() :][:1].isalnum():  # none of it, or cut off within a word
             raise NotWrittenError(f"message {index} does not begin with what the generation prompt supplies")
         return at + header.end()
 
@@ -192,15 +211,14 @@ class Oracle:
         stop = self._last_control(whatever_follows) if has_stop else None
         if stop is not None:
             return last + stop.end()
-        if words and closes:
-            # Where even such a template writes none (DeepSeek R1 behind a lone call), nothing tells where generation stops.
-            return last + len(whatever_follows)
         following = conversation.messages[index + 1 :]
         limit = min((rest.find(core) for message in following[:1] for core in cores(message) if core in rest), default=len(rest))
         beyond = (match for match in self.controls(rest) if match.start() >= len(whatever_follows) and match.end() <= limit)
         found = next(beyond, None)
-        next_role = following[0]["role"] if following else ""
-        if found is None or (next_role == "assistant" and found.group() != self._plain_stop(conversation)):
+        # What another answer begins with is no stop token. Nor is what a tool's result begins with, where the template closes answers and
+        # writes nothing here (DeepSeek R1 behind a lone call); some do so, but only when something follows (Nemotron Nano 2).
+        only_plain = (bool(following) and following[0]["role"] == "assistant") or (closes and bool(words))
+        if found is None or (only_plain and found.group() != self._plain_stop(conversation)):
             return last + len(whatever_follows)
         return last + found.end()
 
@@ -308,6 +326,17 @@ def _without_image(message: Message) -> Message:
     if not _has_image(message):
         return message
     return message | {"content": [part for part in message["content"] if part["type"] != "image"]}
+
+
+def looks_special(template: ChatTemplate) -> set[str]:
+    """Return what looks like a control token, in a template and in what it writes: a guess, where no tokenizer tells."""
+    texts = [template.source]
+    for conversation in (SYSTEM, THREE_TURNS, TOOLS, REASONING, IMAGE):
+        try:
+            texts.append(Oracle(template, ()).put(conversation)[1])
+        except NotWrittenError:
+            continue
+    return {token for text in texts for token in LOOKS_SPECIAL.findall(text)}
 
 
 def region_texts(truth: Truth) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,12 +12,13 @@ from rolemask.compiler import compile_rules, single_id
 from rolemask.conversations import CONVERSATIONS
 from rolemask.embedded import EmbeddedTokenizer
 from rolemask.errors import RoleMaskError, UndetectedError, UnsupportedTokenizerError
-from rolemask.infer import infer
+from rolemask.inference import infer
 from rolemask.policy import choice
 from rolemask.proof import ShapeResult, prove
 from rolemask.registry import glance, load_file, registered
 from rolemask.spec import MarkerSet
 from rolemask.template import ChatTemplate, templates_of
+from rolemask.truth import looks_special
 from rolemask.vocabulary import Vocabulary, read_vocabulary
 
 logger = logging.getLogger("rolemask")
@@ -154,6 +155,7 @@ def _best(candidates: Sequence[_Candidate], identity: _Identity) -> tuple[Marker
             names = ", ".join(candidate.path.stem for candidate in equal)
             return None, f"it may follow {names}: pass a processor or tokenizer that has a chat template."
         return _load(named[0].path), ""
+    controls = looks_special(identity.template) if identity.vocabulary is None else identity.vocabulary.controls
     nearest: tuple[str, ShapeResult] | None = None
     fitting: list[tuple[tuple[Any, ...], str, MarkerSet]] = []
     for candidate in candidates:
@@ -162,7 +164,7 @@ def _best(candidates: Sequence[_Candidate], identity: _Identity) -> tuple[Marker
         markers = _load(candidate.path)
         if markers is None:
             continue
-        results = _prove(markers, identity.template)
+        results = _prove(markers, identity.template, controls)
         difference = next((result for result in results if result.status == "differs"), None)
         passed = sum(result.status == "ok" for result in results)
         if difference is None and passed:
@@ -183,9 +185,10 @@ def _load(path: Path) -> MarkerSet | None:
         return None
 
 
-def _prove(markers: MarkerSet, template: ChatTemplate) -> list[ShapeResult]:
+def _prove(markers: MarkerSet, template: ChatTemplate, controls: Iterable[str]) -> list[ShapeResult]:
     # The set's special tokens are in the vocabulary; a small tokenizer made of them tells the rest in a fraction of the time.
-    return prove(compile_rules(markers, EmbeddedTokenizer(markers).vocabulary), template, CONVERSATIONS)
+    rules = compile_rules(markers, EmbeddedTokenizer(markers).vocabulary)
+    return prove(rules, template, CONVERSATIONS, more_controls=controls)
 
 
 def _evidence(markers: MarkerSet, identity: _Identity) -> tuple[float, float, int]:

@@ -16,7 +16,7 @@ from rolemask.registry import load
 from rolemask.source import read_source, read_text
 from rolemask.spec import MarkerSet, Verified
 from rolemask.template import ChatTemplate, plain_name, read_templates, templates_of
-from rolemask.truth import NotWrittenError, Oracle
+from rolemask.truth import NotWrittenError, Oracle, looks_special
 
 SYNTHETIC = "synthetic"
 """The name of the tokenizer that is built for the proof, where the model's own is not at hand."""
@@ -81,16 +81,17 @@ def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> V
     if tokenizer is not None:
         rules = rules_for(markers, tokenizer)
         return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(prove(rules, template, CONVERSATIONS)))
-    # Words of the texts become tokens, so that white space of contents merges with that of the markers, as real tokenizers do it.
+    controls = looks_special(template)
+    oracle = Oracle(template, {*markers.special_tokens, *controls})
     texts = []
-    oracle = Oracle(template, markers.special_tokens)
     for conversation in CONVERSATIONS:
         try:
             texts.append(oracle.put(conversation)[1])
         except NotWrittenError:
             continue
+    # Words of the texts become tokens, so that white space of contents merges with that of the markers, as real tokenizers do it.
     rules = compile_rules(markers, EmbeddedTokenizer(markers, texts).vocabulary)
-    return Verification(markers.name, template, SYNTHETIC, tuple(prove(rules, template, CONVERSATIONS)))
+    return Verification(markers.name, template, SYNTHETIC, tuple(prove(rules, template, CONVERSATIONS, more_controls=controls)))
 
 
 def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> None:

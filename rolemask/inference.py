@@ -17,14 +17,10 @@ from rolemask.parse import parse_marker_set
 from rolemask.source import read_source
 from rolemask.spec import MarkerSet
 from rolemask.template import ChatTemplate, read_templates, templates_of
-from rolemask.truth import NotWrittenError, Oracle, Truth, common_prefix, region_texts
-from rolemask.verify import verify
+from rolemask.truth import LOOKS_SPECIAL, NotWrittenError, Oracle, Truth, common_prefix, looks_special, region_texts
+from rolemask.verification import verify
 from rolemask.vocabulary import read_vocabulary
 
-# What a control token looks like, where no tokenizer tells: <|x|>, <｜x｜>, <|x>, <x|>, <start_of_x>, </s>, [INST], [|x|].
-_LOOKS_SPECIAL = re.compile(
-    r"<\|[^<>|\s{}'\"]+\|?>|<[^<>|\s{}'\"/]+\|>|<｜[^<>｜{}'\"]+｜>|<(?:start|end)_\w+>|<[A-Z]+_\d+>|<extra_id_\d+>|</?s>|<[bB][oO][sS](?:_TOKEN)?>|\[\|\w+\|\]|\[/?[A-Z]{2,}(?:_[A-Z]+)*\]"
-)
 _TAG = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\])"
 
 
@@ -67,7 +63,7 @@ def infer(source: Any, *, name: str = "inferred") -> Inference:
     if isinstance(source, (str, Path, ChatTemplate)):
         tokenizer = None
         template = source if isinstance(source, ChatTemplate) else read_templates(source, {"bos_token": "<s>", "eos_token": "</s>"})[0]
-        controls = set(_LOOKS_SPECIAL.findall(template.source))
+        controls = looks_special(template)
     else:
         tokenizer = source
         templates = templates_of(tokenizer)
@@ -109,13 +105,13 @@ class _Reader:
         except NotWrittenError as reason:
             raise ChatError(f"{self.template.name}: does not write three questions and answers: {reason}") from reason
         self._read_turns()
-        drafts = [*self._system(), self.user, self.assistant]
-        for tool in self._tool():
-            same = next((draft.role for draft in drafts if set(draft.start) & set(tool.start)), None)
-            if same is None or "within" in tool.extra:
-                drafts.append(tool)
+        drafts = [self.user, self.assistant]
+        for draft in (*self._system(), *self._tool()):
+            same = next((known.role for known in drafts if set(known.start) & set(draft.start)), None)
+            if same is None or "within" in draft.extra:
+                drafts.append(draft)
             else:
-                self.unsettled.append(f"a tool's result begins with what a turn of {same} begins with: {tool.start[0]!r}")
+                self.unsettled.append(f"a turn of {draft.role} begins with what one of {same} begins with: {draft.start[0]!r}")
         drafts += self._spans()
         return drafts + self._other(drafts), self._images()
 
@@ -238,7 +234,7 @@ class _Reader:
         at = text.index("Result1")
         before, after = text[call[1] : at], text[at + len("Result1") : answer[0]]
         user_start = self.user.start[0]
-        stopped_at = next(reversed(self._controls_of(text[call[0] : call[1]])), "")
+        stopped_at = self._stop_of(text[call[0] : call[1]])
         has_header = any(after.endswith(start) for start in self.assistant.start if start.strip())
         if before.lstrip().startswith(user_start):
             inner = before.lstrip().removeprefix(user_start).strip()
@@ -252,6 +248,9 @@ class _Reader:
             # No header before the result, none behind it: it stands inside the assistant's turn.
             end = self._end(after)
             return [_Draft("tool", [stopped_at], end, {"within": "assistant", "start_owner": "turn"})]
+        stop = stopped_at or "next_start"
+        if not ({stop, "eos_token" if stop == self.eos else stop, "next_start"} & set(self.assistant.end or ())):
+            self.assistant.end = [*(self.assistant.end or ()), stop]  # a call may stop at another token (gpt-oss)
         if header is None:
             controls = self._controls_of(before)
             if controls:
@@ -263,7 +262,7 @@ class _Reader:
             else:
                 self.unsettled.append(f"what a tool's result begins with: {before!r}")
                 return []
-        if not self.closes and stopped_at and not self.closes and not header.startswith(stopped_at):
+        if not self.closes and stopped_at and not header.startswith(stopped_at):
             header = stopped_at + header
         if (
             not self.closes
@@ -367,7 +366,7 @@ class _Reader:
             return []
         piece = text.partition("Query1?")[0]
         piece = piece[piece.rfind(self.user.start[0]) + len(self.user.start[0]) :] if self.user.start[0] in piece else piece
-        found = [tag for tag in re.findall(rf"{_LOOKS_SPECIAL.pattern}|{_TAG}", piece) if tag not in (self.bos, *self.user.start)]
+        found = [tag for tag in re.findall(rf"{LOOKS_SPECIAL.pattern}|{_TAG}", piece) if tag not in (self.bos, *self.user.start)]
         if not found:
             self.unsettled.append(f"which tokens stand for an image: {piece!r}")
         return list(dict.fromkeys(found))

