@@ -109,5 +109,7 @@ def test_a_broken_file_hides_no_other(write: Write) -> None:
 def test_a_newer_format_is_refused_with_a_clear_word(write: Write) -> None:
     path = write("given", "late")
     path.write_text("schema: 2\n" + path.read_text())
-    with pytest.raises(MarkerSetError, match=r"found a marker set of format 2, expected 1 \(this rolemask is too old for it: pip install -U"):
+    with pytest.raises(
+        MarkerSetError, match=r"found a marker set of format 2, expected 1 \(this rolemask is too old for it: pip install -U"
+    ):
         load("late", registry=path.parent)
