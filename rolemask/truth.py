@@ -93,6 +93,8 @@ class Oracle:
                     raise NotWrittenError("the template writes nothing between two answers, so they are one turn to a reader")
                 regions.append((start, self._stop(text, at, start, put, index)))
                 at = start
+            if message["role"] == "system":
+                continue  # some templates write it into a later turn (Mistral)
             at = max([at, *(_after(text, core, at) for core in cores(message) if core in text[at:])])
         generated = self._write(put).generated
         return Truth(text, tuple(regions), generated, self._is_prefix_stable(put, text))
