@@ -129,7 +129,7 @@ class Oracle:
         return str(text)
 
     def _what_is_missing(self, conversation: Conversation, text: str) -> str | None:
-        if "'type': '" in text or '"type": "text"' in text:
+        if any(f"{quote}type{quote}: {quote}{kind}{quote}" in text for quote in "'\"" for kind in ("text", "image")):
             return "the template writes lists of parts as they are"
         at = 0
         for index, message in enumerate(conversation.messages):
@@ -224,7 +224,12 @@ class Oracle:
 
     def next_header_stops(self, conversation: Conversation) -> bool:
         """Whether generation stops at the control token that is the header of the next turn (GLM), and not at one of the answer's own."""
-        return not self.closes_answers(conversation) and len(self._behind_answer(conversation)) == 1
+        behind = self._behind_answer(conversation)
+        if self.closes_answers(conversation) or len(behind) != 1:
+            return False
+        # What opens the question behind the answer must open the first question too.
+        before = self.controls((self.text(self._plain(conversation)) or "").partition("Query1")[0])
+        return [match.group() for match in before[-1:]] == behind
 
     def _behind_answer(self, conversation: Conversation) -> list[str]:
         """Return the control tokens between an answer and the question behind it."""

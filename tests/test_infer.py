@@ -1,5 +1,6 @@
 """Deriving sets: from every template that comes with trl, and from templates that nobody has seen."""
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,28 @@ def test_the_commands(tmp_path: Path) -> None:
     nowhere = run("new", "lost", "--folder", str(tmp_path / "nowhere"))
     assert nowhere.exit_code == 2
     assert "cannot be written" in nowhere.output
+
+
+def given_templates() -> list[Any]:
+    folder = os.environ.get("ROLEMASK_TEMPLATES")
+    if not folder:
+        reason = pytest.mark.skip(reason="ROLEMASK_TEMPLATES is not set: no sets were derived from further templates")
+        return [pytest.param(None, marks=reason)]
+    return [pytest.param(path, id=path.name) for path in sorted(Path(folder).glob("*.jinja"))]
+
+
+@pytest.mark.parametrize("path", given_templates())
+def test_any_template_gives_a_set_or_a_reason(path: Path, tmp_path: Path) -> None:
+    refused = None
+    try:
+        inference = infer(path)
+    except ChatError as reason:
+        refused = str(reason)
+    if refused is not None:
+        assert path.name in refused
+        return
+    written = tmp_path / "inferred.yaml"
+    written.write_text(inference.text)
+    if not inference.unsettled:
+        assert check_files([written]) == []
+        assert all(one.ok for one in verify(written, template=path))

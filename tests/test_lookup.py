@@ -14,7 +14,7 @@ from rolemask.registry import ENTRY_POINTS, FOLDERS_VARIABLE, available, load, r
 Write = Callable[..., Path]
 
 
-@pytest.fixture()
+@pytest.fixture
 def write(tmp_path: Path) -> Write:
     def write_set(folder: str, name: str, *aliases: str) -> Path:
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -55,7 +55,7 @@ def test_two_folders_of_one_level_may_not_share_a_name(write: Write, monkeypatch
     assert str(second) in str(error.value)
 
 
-@pytest.fixture()
+@pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Make a package importable, with the entry point that an installed one would have."""
 
@@ -109,5 +109,7 @@ def test_a_broken_file_hides_no_other(write: Write) -> None:
 def test_a_newer_format_is_refused_with_a_clear_word(write: Write) -> None:
     path = write("given", "late")
     path.write_text("schema: 2\n" + path.read_text())
-    with pytest.raises(MarkerSetError, match=r"found a marker set of format 2, expected 1 \(this rolemask is too old for it: pip install -U"):
+    with pytest.raises(
+        MarkerSetError, match=r"found a marker set of format 2, expected 1 \(this rolemask is too old for it: pip install -U"
+    ):
         load("late", registry=path.parent)

@@ -22,7 +22,9 @@ from rolemask.spec import Verified
 from rolemask.verification import SYNTHETIC
 
 PATHS = sorted(data_folder("registry").glob("*.yaml"))
-CASES = [pytest.param(path, entry, id=f"{path.name}-{entry.template}-{entry.tokenizer}") for path in PATHS for entry in load_file(path).verified]
+CASES = [
+    pytest.param(path, entry, id=f"{path.name}-{entry.template}-{entry.tokenizer}") for path in PATHS for entry in load_file(path).verified
+]
 # No template of these could be found that is their own; each file says why.
 UNVERIFIED: dict[str, str] = {}
 
