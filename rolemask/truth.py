@@ -180,6 +180,14 @@ class Oracle:
         fitting = [tail for tail in tails if rest.startswith(tail)]
         if fitting:
             return at + max(map(len, fitting))
+        # A prompt may come with a turn of its own before the header (Command-R's documents), which history does not have.
+        coming = (core for message in conversation.messages[index:] for core in cores(message))
+        limit = min((rest.find(core) for core in coming if core in rest), default=len(rest))
+        for tail in tails:
+            openers = self.controls(self.between(conversation)[1])
+            header_alone = tail[tail.rfind(openers[0].group()) :] if openers else ""
+            if header_alone and (place := rest.find(header_alone, 0, limit)) >= 0:
+                return at + place + len(header_alone)
         # The past was rewritten: this turn has lost a part of what the prompt supplied, Qwen3.5's opened reasoning for instance.
         longest = max((common_prefix([rest, tail]) for tail in tails), key=len)
         header = _BORDER.match(longest)
