@@ -93,7 +93,8 @@ def tokens_of(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[tuple[
 
 def _expected(places: Sequence[tuple[int, int]], regions: Sequence[tuple[int, int]], text: str) -> list[bool]:
     in_bytes = [(len(text[:start].encode()), len(text[:stop].encode())) for start, stop in regions]
-    return [lies_within(start, stop, in_bytes) for start, stop in places]
+    # SentencePiece's dummy space behind a control token stands nowhere in the text: it goes with what follows it.
+    return [lies_within(start, max(stop, start + 1), in_bytes) for start, stop in places]
 
 
 def _second_witness(trained: Sequence[bool], places: Sequence[tuple[int, int]], truth: Truth) -> str:

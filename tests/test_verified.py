@@ -42,11 +42,11 @@ def templates() -> dict[str, str]:
 def _texts() -> Iterator[str]:
     for path in (files("trl") / "chat_templates").iterdir():
         if path.name.endswith(".jinja"):
-            yield path.read_text()
+            yield path.read_bytes().decode()
     for folder in filter(None, (os.environ.get("ROLEMASK_TEMPLATES"), os.environ.get("ROLEMASK_TOKENIZERS"))):
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix == ".jinja":
-                yield path.read_text(encoding="utf-8")
+                yield path.read_bytes().decode()
             elif path.name == "tokenizer_config.json" and isinstance(text := json.loads(path.read_text()).get("chat_template"), str):
                 yield text
 

@@ -11,11 +11,13 @@ import rolemask
 from rolemask import ChatError, ChatTemplate, MarkerSet, verify
 from rolemask.check import check_files
 from rolemask.cli import main
-from rolemask.proof import tokens_of
+from rolemask.compiler import compile_rules
+from rolemask.conversations import THREE_TURNS
+from rolemask.proof import prove, tokens_of
 from rolemask.registry import load_file
 from rolemask.truth import NotWrittenError
 from rolemask.verification import write_verified
-from rolemask.vocabulary import Vocabulary
+from rolemask.vocabulary import Vocabulary, cut_at_controls
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -110,6 +112,18 @@ def test_the_tokens_must_spell_the_text() -> None:
     with pytest.raises(NotWrittenError, match="upper changes the text b'hi'"):
         tokens_of("hi", upper)
     assert tokens_of("a", upper) == ([2], [(0, 1)])  # SentencePiece's dummy space
+
+
+def test_a_dummy_space_behind_a_control_token_goes_with_what_follows(toy: Path) -> None:
+    ids = {"<|im_start|>": 1, "<|im_end|>": 2}
+
+    def encode(text: str) -> list[int]:
+        parts = cut_at_controls(text, ids)
+        return [id_ for part in parts for id_ in ([part] if isinstance(part, int) else [3, *(byte + 4 for byte in part.encode())])]
+
+    spaced = Vocabulary("spaced", {3: b" "} | {byte + 4: bytes([byte]) for byte in range(256)}, ids, encode)
+    results = prove(compile_rules(load_file(toy), spaced), ChatTemplate(CHATML, "toy", {}), [THREE_TURNS])
+    assert [result.status for result in results] == ["ok"]
 
 
 def test_what_was_proven_is_written_and_nothing_else_changes(toy: Path) -> None:
