@@ -1,6 +1,7 @@
 """rolemask decides which tokens of a chat count in the training loss."""
 
 from rolemask.collator import RoleMaskCollator
+from rolemask.detection import detect
 from rolemask.errors import (
     ChatError,
     EmptyRowError,
@@ -10,15 +11,18 @@ from rolemask.errors import (
     MissingExtraError,
     PolicyError,
     RoleMaskError,
+    TemplateMismatchError,
     TokenizerMismatchError,
+    UndetectedError,
     UnknownMarkerSetError,
     UnsupportedTokenizerError,
 )
+from rolemask.inference import Inference, infer
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
 from rolemask.template import ChatTemplate
-from rolemask.verify import Verification, verify
+from rolemask.verification import Verification, verify
 
 __version__ = "0.1.0"
 
@@ -28,6 +32,7 @@ __all__ = [
     "ChatTemplate",
     "EmptyRowError",
     "FileReadError",
+    "Inference",
     "InputError",
     "Marker",
     "MarkerSet",
@@ -37,12 +42,16 @@ __all__ = [
     "PolicyError",
     "RoleMaskCollator",
     "RoleMaskError",
+    "TemplateMismatchError",
     "TokenIds",
     "TokenizerMismatchError",
+    "UndetectedError",
     "UnknownMarkerSetError",
     "UnsupportedTokenizerError",
     "Verification",
     "available",
+    "detect",
+    "infer",
     "load",
     "verify",
 ]

@@ -20,10 +20,11 @@ from rolemask.check import check_files
 from rolemask.embedded import EmbeddedTokenizer
 from rolemask.errors import ChatError, FileReadError, RoleMaskError
 from rolemask.explain import Explanation, to_html, visible
+from rolemask.inference import infer
 from rolemask.masker import Masker
 from rolemask.registry import available, load
 from rolemask.spec import MarkerSet
-from rolemask.verify import Verification, verify, write_verified
+from rolemask.verification import Verification, verify, write_verified
 from rolemask.vocabulary import read_vocabulary
 
 PROBLEMS, MISUSE = 1, 2
@@ -148,6 +149,64 @@ def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: boo
         write_verified(markers, found, rolemask.__version__)
         click.echo(f"wrote {markers.origin}")
     sys.exit(0 if all(one.ok for one in found) else PROBLEMS)
+
+
+@main.command("infer")
+@click.argument("source", metavar="TOKENIZER|TEMPLATE")
+@click.option("--name", default="inferred", show_default=True, help="The name of the marker set.")
+def infer_(source: str, name: str) -> None:
+    """Derive a marker set from a chat template, and print it as YAML.
+
+    TEMPLATE is a file: Jinja, or JSON with the key chat_template. TOKENIZER is a hub id or a folder. Exit 1 where something could not be
+    settled; what, is told on standard error.
+    """
+    inference = infer(_template_or_tokenizer(source), name=name)
+    click.echo(inference.text, nl=False)
+    for problem in inference.unsettled:
+        click.echo(f"not settled: {problem}", err=True)
+    sys.exit(PROBLEMS if inference.unsettled else 0)
+
+
+def _template_or_tokenizer(source: str) -> Any:
+    return Path(source) if Path(source).is_file() else load_tokenizer(source)
+
+
+_SKELETON = """\
+# yaml-language-server: $schema=../schemas/marker-set.schema.json
+name: {name}
+title: {name}                       # the model family, for people
+special_tokens: ["<|turn|>", "<|end|>"]   # must each be one id in the tokenizer
+markers:
+  - role: [system, user, assistant]
+    start: "<|turn|>{{{{ role }}}}\\n"
+    end: "<|end|>"
+  - role: other                     # a role nobody declared ends the turn before it, and is never trained
+    start: "<|turn|>"
+    end: "<|end|>"
+source: {{repository: owner/model, revision: "the commit", path: chat_template.jinja}}
+examples:
+  - text: "<|turn|>user\\nHi<|end|>\\n<|turn|>assistant\\nHello!<|end|>\\n"
+    trained: ["Hello!<|end|>"]
+"""
+
+
+@main.command()
+@click.argument("name")
+@click.option("--from", "source", metavar="TOKENIZER|TEMPLATE", help="Derive the markers from this chat template.")
+@click.option("--folder", default="registry", show_default=True, type=click.Path(path_type=Path), help="Where to write NAME.yaml.")
+def new(name: str, source: str | None, folder: Path) -> None:
+    """Start a marker set: write NAME.yaml, derived from a chat template with --from, or to be filled in by hand."""
+    path = folder / f"{name}.yaml"
+    if path.exists():
+        raise FileReadError(f"{path}: is there already")
+    inference = None if source is None else infer(_template_or_tokenizer(source), name=name)
+    try:
+        path.write_text(_SKELETON.format(name=name) if inference is None else inference.text, encoding="utf-8")
+    except OSError as error:
+        raise FileReadError(f"{path}: cannot be written: {error.strerror or error}. Another place: --folder") from error
+    click.echo(f"wrote {path}. Next: edit it, then `rolemask check {path}` and `rolemask verify {path}`")
+    for problem in inference.unsettled if inference is not None else ():
+        click.echo(f"not settled: {problem}", err=True)
 
 
 _STATUS_STYLES = {"ok": "green", "differs": "bold red", "not supported": MASKED_STYLE}

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from rolemask.errors import RoleMaskError, TokenizerMismatchError
-from rolemask.registry import available, load
+from rolemask.errors import TokenizerMismatchError
+from rolemask.registry import glance, registered
 from rolemask.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
 from rolemask.trie import Entry, Symbol, TokenTrie, build_trie, whole
 from rolemask.vocabulary import Vocabulary, cut_at_controls, read_vocabulary
@@ -249,14 +249,11 @@ def media_ids(markers: MarkerSet, vocabulary: Vocabulary) -> set[int]:
 def nearest_set(vocabulary: Vocabulary) -> str | None:
     """Return the name of the registered set of whose special tokens this tokenizer has the greatest part, and of those the most."""
     scores = []
-    for name in available():
-        try:
-            tokens = load(name).special_tokens
-        except RoleMaskError:  # a broken file elsewhere must not hide the error at hand
-            continue
+    for path in registered():
+        tokens = glance(path).get("special_tokens") or ()
         found = sum(single_id(token, vocabulary) is not None for token in tokens)
         if found:
-            scores.append((found / len(tokens), found, name))
+            scores.append((found / len(tokens), found, path.stem))
     return max(scores)[2] if scores else None
 
 

@@ -149,17 +149,20 @@ CONVERSATIONS: tuple[Conversation, ...] = (
 def ways_to_put(conversation: Conversation) -> Iterator[Conversation]:
     """Yield the conversation in the forms that templates want it in: text or lists of parts, arguments as a mapping or as JSON text.
 
-    Reasoning goes by three names; all are given, as Transformers does.
+    Reasoning goes by three names, all of which are given, as Transformers does; or it is a part of the content (Ministral 3). A template
+    that cannot do without tools is given one, last.
     """
     has_calls = any("tool_calls" in message for message in conversation.messages)
-    for parts in (False, True):
-        for as_text in (False, True) if has_calls else (False,):
-            for empty in ("", None) if has_calls else ("",):
-                messages = tuple(_put(message, parts=parts, as_text=as_text, empty=empty) for message in conversation.messages)
-                yield replace(conversation, messages=messages)
+    has_thoughts = any("reasoning_content" in message for message in conversation.messages)
+    for tools in (conversation.tools,) if conversation.tools else ((), (_WEATHER,)):
+        for form in ("text", "parts", "thoughts as parts") if has_thoughts else ("text", "parts"):
+            for as_text in (False, True) if has_calls else (False,):
+                for empty in ("", None) if has_calls else ("",):
+                    messages = tuple(_put(message, form, as_text=as_text, empty=empty) for message in conversation.messages)
+                    yield replace(conversation, messages=messages, tools=tools)
 
 
-def _put(message: Message, *, parts: bool, as_text: bool, empty: str | None) -> Message:
+def _put(message: Message, form: str, *, as_text: bool, empty: str | None) -> Message:
     put = dict(message)
     if "tool_calls" in put:
         put["content"] = put["content"] or empty
@@ -168,8 +171,10 @@ def _put(message: Message, *, parts: bool, as_text: bool, empty: str | None) -> 
                 call | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"])}}
                 for call in put["tool_calls"]
             ]
-    if parts and isinstance(put["content"], str):
+    if form != "text" and isinstance(put["content"], str):
         put["content"] = [{"type": "text", "text": put["content"]}]
     if "reasoning_content" in put:
         put |= {"reasoning": put["reasoning_content"], "thinking": put["reasoning_content"]}
+        if form == "thoughts as parts":
+            put["content"] = [{"type": "thinking", "thinking": put["reasoning_content"]}, *(put["content"] or ())]
     return put

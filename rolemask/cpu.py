@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 
 from rolemask.compiler import OUTSIDE, Rules
 from rolemask.policy import Policy
-from rolemask.scan import NOTHING, Span, Turn, choose_turns, documents, end_is_trained, may_be_trained, own_from, span_is_trained
+from rolemask.scan import (
+    NOTHING,
+    Span,
+    Turn,
+    choose_turns,
+    closing_length,
+    documents,
+    end_is_trained,
+    may_be_trained,
+    own_from,
+    span_is_trained,
+)
 from rolemask.spec import IGNORE_INDEX
 from rolemask.trie import TokenTrie
 
@@ -158,7 +169,7 @@ def _read_turn(row: _Row, start: int, index: int, opened: int, length: int, rule
         if found is None and rule.ends_at_next_start and row.match(rules.starts, at):
             found = 0, int(row.match(rules.special_starts, at) is not None)
         closing = None if span is None else row.match(rules.rules[span.rule].ends, at)
-        if found is not None and (closing is None or closing[1] <= found[1]):
+        if found is not None and closing_length(closing, span, rules) <= found[1]:
             turn.end, turn.stop, turn.terminated = at, at + found[1], True
             break
         if row.match(rules.special_starts, at):

@@ -5,8 +5,10 @@
     RoleMaskError
     ├── MarkerSetError(ValueError)            a YAML file or a `role_boundaries` list is wrong; `.problems` lists everything
     ├── UnknownMarkerSetError(LookupError)    no marker set has this name
+    ├── UndetectedError(LookupError)          no marker set fits this model
     ├── FileReadError(OSError)                a file cannot be read
     ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer
+    ├── TemplateMismatchError(ValueError)     the chat template of this tokenizer does not follow the markers
     ├── UnsupportedTokenizerError(TypeError)  rolemask cannot read this object's vocabulary
     ├── PolicyError(ValueError)               an unknown role, or an option with a wrong value
     ├── InputError(ValueError)                `input_ids`, `labels` or `attention_mask` of a wrong shape, dtype or kind
@@ -57,12 +59,20 @@ class UnknownMarkerSetError(RoleMaskError, LookupError):
     """No marker set has this name."""
 
 
+class UndetectedError(RoleMaskError, LookupError):
+    """No marker set fits this model."""
+
+
 class FileReadError(RoleMaskError, OSError):
     """A file cannot be read."""
 
 
 class TokenizerMismatchError(RoleMaskError, ValueError):
     """The markers do not exist in this tokenizer."""
+
+
+class TemplateMismatchError(RoleMaskError, ValueError):
+    """The chat template of this tokenizer does not follow the markers."""
 
 
 class UnsupportedTokenizerError(RoleMaskError, TypeError):

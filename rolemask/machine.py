@@ -200,7 +200,7 @@ def _step(state: State, finding: Finding, rules: Rules) -> tuple[State, Output]:
     rule = rules.rules[state.rule]
     if state.in_header and (length := finding.header_ends[state.rule][1]):
         return _pass_over(State(state.rule), length - 1, "header"), Output(state.rule, part="header")
-    closing_length = finding.ends[state.span][1] if state.span != OUTSIDE else 0
+    closing_length = 0 if state.span == OUTSIDE or rules.rules[state.span].rewind else finding.ends[state.span][1]
     if (end_length := _end_length(state.rule, finding, rules)) is not None and closing_length <= end_length:
         if rule.rewind or not end_length:
             after, output = _step_outside(finding, rules)

@@ -26,11 +26,13 @@ from rolemask.explain import Explanation, explain_row
 from rolemask.policy import choice, make_policy
 from rolemask.report import RowReport, report_row
 from rolemask.scan import Masked, check_train_turns, mask, may_be_trained
+from rolemask.selfcheck import self_check as check_against_template
 from rolemask.spec import IGNORE_INDEX, MarkerSet
 
 logger = logging.getLogger("rolemask")
 
 OnEmpty = Literal["warn", "error", "ignore"]
+SelfCheck = Literal["error", "warn", "off"]
 Backend = Literal["auto", "host", "device"]
 _warned: set[str] = set()  # the sets of which an empty row was warned about in this process
 
@@ -49,11 +51,13 @@ class Masker:
         turns: ``"all"`` turns of the trained roles, or only the ``"last"``.
         on_empty: What to do about a row in which nothing is trained: ``"warn"`` (once per marker set and process), ``"error"`` or
             ``"ignore"``. On a device only ``"error"`` looks, and waits for it.
+        self_check: What to do where the chat template of the tokenizer or processor does not follow the marker set, which a few short
+            chats tell (some tens of milliseconds, the first time): ``"error"``, ``"warn"``, or not even look: ``"off"``.
         backend: Where tensors are masked: ``"auto"``: on the device where they are, if that is no CPU; on the ``"host"``; or with the
             operations for a ``"device"`` wherever they are. Flags per turn (`train_turns`) are always checked and used on the host.
 
     Raises:
-        TokenizerMismatchError, UnsupportedTokenizerError: See `MarkerSet.compile`.
+        TokenizerMismatchError, TemplateMismatchError, UnsupportedTokenizerError: See `MarkerSet.compile`.
         PolicyError: A role that the set does not have, or an option with a wrong value.
     """
 
@@ -67,17 +71,22 @@ class Masker:
         train_on_eos: str = "turn",
         turns: str = "all",
         on_empty: str = "warn",
+        self_check: str = "error",
         backend: str = "auto",
     ) -> None:
         choice("on_empty", on_empty, get_args(OnEmpty))
+        choice("self_check", self_check, get_args(SelfCheck))
         choice("backend", backend, get_args(Backend))
         self.markers = markers
+        if not markers.markers:  # media and padding only: `rolemask.detect(..., fallback="media")`
+            train_on_inputs, roles_to_train = True, []
         self.policy = make_policy(
             markers.roles, train_on_inputs=train_on_inputs, roles_to_train=roles_to_train, train_on_eos=train_on_eos, turns=turns
         )
         self.on_empty = on_empty
         self.backend = backend
         self.rules = rules_for(markers, tokenizer)
+        check_against_template(markers, self.rules, tokenizer, self_check)
         self._array_path: Any = None
         self._device_path: Any = None
         self._weighted: Masker | None = None

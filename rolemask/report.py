@@ -22,6 +22,7 @@ class RowReport:
         trained: Tokens with a label.
         turns: Turns found, per role.
         role_tokens: Tokens, per role; those of no turn are left out.
+        stops_trained: Turns whose end marker is trained, per role: a model learns to stop from these.
         unterminated: Turns without their end marker (truncated, or the next turn came first).
         unknown_roles: Turns whose role the marker set does not know.
         why_empty: Why nothing is trained, or None.
@@ -31,6 +32,7 @@ class RowReport:
     trained: int
     turns: Mapping[str, int]
     role_tokens: Mapping[str, int]
+    stops_trained: Mapping[str, int]
     unterminated: int
     unknown_roles: int
     why_empty: str | None
@@ -60,10 +62,15 @@ def report_row(
         trained=trained,
         turns=dict(turn_counts),
         role_tokens=dict(Counter(rules.roles[role] for role in seen if role >= 0)),
+        stops_trained=dict(Counter(rules.roles[rules.rules[turn.rule].role] for turn in turns if _stop_is_trained(turn, labels))),
         unterminated=sum(not turn.terminated for turn in turns),
         unknown_roles=turn_counts[UNKNOWN_ROLE],
         why_empty=None if trained else _why_empty(tokens, turns, turn_counts, rules, policy),
     )
+
+
+def _stop_is_trained(turn: Turn, labels: Sequence[int]) -> bool:
+    return turn.stop > turn.end and all(labels[at] != IGNORE_INDEX for at in range(turn.end, turn.stop))
 
 
 def _why_empty(tokens: int, turns: Sequence[Turn], counts: Mapping[str, int], rules: Rules, policy: Policy) -> str:

@@ -174,7 +174,7 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
         closing = None if span is None else rules.rules[span.rule].ends.match(ids, at)
         end_length = _end_length(ids, at, rule, rules)
         # gpt-oss closes its reasoning with what ends a turn, and goes on: the longer marker says which it is.
-        if end_length is not None and (closing is None or closing[1] <= end_length):
+        if end_length is not None and closing_length(closing, span, rules) <= end_length:
             turn.end, turn.stop, turn.terminated = at, at + end_length, True
             break
         if rules.special_starts.match(ids, at):
@@ -197,6 +197,11 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
     if span is not None:
         span.end = span.stop = turn.end
     return turn
+
+
+def closing_length(closing: tuple[int, int] | None, span: Span | None, rules: Rules) -> int:
+    """Return how many tokens the end of the open span takes, 0 where none stands here or where it is left in place."""
+    return 0 if closing is None or span is None or rules.rules[span.rule].rewind else closing[1]
 
 
 def own_from(at: int, index: int, length: int, turn: Turn, rules: Rules) -> int:

@@ -54,13 +54,13 @@ class Source:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file.
+    """Read a UTF-8 file, its line ends as they are: a template is known by its hash.
 
     Raises:
         FileReadError: The file is missing, unreadable, or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise FileReadError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -129,6 +129,7 @@ class MarkerSet:
 
         Raises:
             TokenizerMismatchError: A marker does not exist in this tokenizer.
+            TemplateMismatchError: Its chat template does not follow the markers; see `self_check`.
             UnsupportedTokenizerError: rolemask cannot read the object's vocabulary.
             PolicyError: A role is unknown, or an option has a wrong value.
         """

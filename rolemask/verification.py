@@ -15,8 +15,8 @@ from rolemask.proof import ShapeResult, prove
 from rolemask.registry import load
 from rolemask.source import read_source, read_text
 from rolemask.spec import MarkerSet, Verified
-from rolemask.template import ChatTemplate, plain_name, templates_of
-from rolemask.truth import NotWrittenError, Oracle
+from rolemask.template import ChatTemplate, plain_name, read_templates, templates_of, variables_of
+from rolemask.truth import NotWrittenError, Oracle, looks_special
 
 SYNTHETIC = "synthetic"
 """The name of the tokenizer that is built for the proof, where the model's own is not at hand."""
@@ -67,7 +67,8 @@ def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: Cha
     if isinstance(template, ChatTemplate):
         templates = [template]
     elif template is not None:
-        templates = read_templates(template, markers, tokenizer)
+        guessed = {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS}
+        templates = read_templates(template, guessed | variables_of(tokenizer))
     else:
         templates = templates_of(tokenizer)
     if not templates:
@@ -75,43 +76,23 @@ def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: Cha
     return [_verify_one(markers, tokenizer, one) for one in templates]
 
 
-def read_templates(template: str | Path, markers: MarkerSet, tokenizer: Any = None) -> list[ChatTemplate]:
-    """Read the chat templates of a file, or take the text of one; special tokens are the tokenizer's, or those of the set.
-
-    Raises:
-        FileReadError: The file cannot be read.
-        ChatError: It holds no template.
-    """
-    own = templates_of(tokenizer) if tokenizer is not None else []
-    variables = own[0].variables if own else {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS}
-    if isinstance(template, str) and ("{%" in template or "{{" in template):
-        return [ChatTemplate(template, "the template given", variables)]
-    path = Path(template)
-    text = read_text(path)
-    if path.suffix != ".json":
-        return [ChatTemplate(text, path.name, variables)]
-    try:
-        found = json.loads(text)["chat_template"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ChatError(f"{path}: is no JSON with the key 'chat_template'") from error
-    named = {entry["name"]: entry["template"] for entry in found} if isinstance(found, list) else {"": found}
-    return [ChatTemplate(source, f"{path.name} {name}".strip(), variables) for name, source in named.items()]
-
-
 def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> Verification:
     if tokenizer is not None:
         rules = rules_for(markers, tokenizer)
         return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(prove(rules, template, CONVERSATIONS)))
-    # Words of the texts become tokens, so that white space of contents merges with that of the markers, as real tokenizers do it.
+    headers = [str(start) for marker in markers.markers for start in marker.start]
+    # What looks special, less what the set says is text (Zephyr's `<|user|>`).
+    controls = {token for token in looks_special(template) if not any(token in header for header in headers)}
+    oracle = Oracle(template, {*markers.special_tokens, *controls})
     texts = []
-    oracle = Oracle(template, markers.special_tokens)
     for conversation in CONVERSATIONS:
         try:
             texts.append(oracle.put(conversation)[1])
         except NotWrittenError:
             continue
+    # Words of the texts become tokens, so that white space of contents merges with that of the markers, as real tokenizers do it.
     rules = compile_rules(markers, EmbeddedTokenizer(markers, texts).vocabulary)
-    return Verification(markers.name, template, SYNTHETIC, tuple(prove(rules, template, CONVERSATIONS)))
+    return Verification(markers.name, template, SYNTHETIC, tuple(prove(rules, template, CONVERSATIONS, more_controls=controls)))
 
 
 def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> None:
