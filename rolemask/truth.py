@@ -313,8 +313,12 @@ class Oracle:
 
     def _without_header(self, text: str, conversation: Conversation) -> str:
         """Cut off a header that the template leaves dangling behind an answer (Command-A)."""
-        openers = self.controls(self.between(conversation)[1])
-        return text.partition(openers[0].group())[0] if openers else text
+        header = self.between(conversation)[1]
+        for opener in self.controls(text) if header else ():
+            rest = text[opener.start() :]
+            if rest.startswith(header) or header.startswith(rest):
+                return text[: opener.start()]
+        return text
 
 
 def common_prefix(texts: Sequence[str]) -> str:

@@ -27,6 +27,8 @@ CASES = [
 ]
 # Why no proof of these can be made.
 UNVERIFIED = {
+    "baize": "the default system message ends with an answer in the same form, which is found as one",
+    "inkbot": "the generation prompt lacks the lines that the conversation has before the same header",
     "apertus": "results are plain text inside the model's turn: what it writes behind one cannot be told from ids, and is not trained",
     "llama_guard3": "the template writes the prompt alone, never the verdict",
     "shieldgemma2": "the template writes the prompt alone, never the verdict",
