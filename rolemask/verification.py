@@ -108,9 +108,9 @@ def write_verified(markers: MarkerSet, verifications: Sequence[Verification], ve
     new = [
         Verified(one.template.name, one.template.sha256, one.tokenizer, one.passed, fingerprint, version) for one in verifications if one.ok
     ]
-    replaced = {(entry.sha256, entry.tokenizer) for entry in new}
-    kept = [entry for entry in markers.verified if entry.markers == fingerprint and (entry.sha256, entry.tokenizer) not in replaced]
-    entries = sorted([*kept, *new], key=lambda entry: (entry.template, entry.tokenizer))
+    kept = [entry for entry in markers.verified if entry.markers == fingerprint]
+    by_proof = {(entry.sha256, entry.tokenizer): entry for entry in (*kept, *new)}
+    entries = sorted(by_proof.values(), key=lambda entry: (entry.template, entry.tokenizer))
     text = read_text(path)
     lines = text.splitlines(keepends=True)
     place = read_source(text, str(path)).keys.get(("verified",))
