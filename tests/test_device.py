@@ -122,6 +122,28 @@ def test_compiles_as_one_graph(policy: dict[str, Any]) -> None:
                 assert torch.equal(found, expected)
 
 
+class Labels(torch.nn.Module):
+    """A module as a caller would write it to export the masking with a model."""
+
+    def __init__(self, masker: DeviceMasker) -> None:
+        super().__init__()
+        self.masker = masker
+
+    def forward(self, ids: torch.Tensor, attention: torch.Tensor | None = None, starts: torch.Tensor | None = None) -> Any:
+        return self.masker.mask(ids, attention, starts=starts)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("given", [1, 2, 3])
+def test_can_be_exported(policy: dict[str, Any], given: int) -> None:
+    module = Labels(device_masker(**policy))
+    exported = torch.export.export(module, random_batch((2, 3000))[:given]).module()
+    for seed in (0, 1):  # what was traced and what was not
+        batch = random_batch((2, 3000), seed)[:given]
+        for found, expected in zip(exported(*batch), module(*batch), strict=True):
+            assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_nothing_is_read_from_the_tensors(policy: dict[str, Any]) -> None:
     masker = device_masker(**policy)
