@@ -13,7 +13,9 @@ from mistral_common.protocol.instruct.tool_calls import Function, FunctionCall, 
 from mistral_common.protocol.instruct.validator import ValidationMode
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
-from truth import Message, Shape
+
+from rolemask.conversations import Conversation
+from rolemask.template import Message
 
 AUDIO = {
     "sampling_rate": 16000,
@@ -49,11 +51,11 @@ def tekken(version: int, *, audio: bool = False) -> MistralTokenizer:
     return MistralTokenizer.from_file(str(path), mode=ValidationMode.finetuning)
 
 
-def encode(tokenizer: MistralTokenizer, shape: Shape, messages: list[Message]) -> list[int]:
+def encode(tokenizer: MistralTokenizer, conversation: Conversation) -> list[int]:
     """Return the ids that mistral-common makes of a conversation, or of a prompt: one that does not end with the assistant."""
-    tools = [Tool(function=Function(**tool["function"])) for tool in shape.tools or []]
-    request: Any = ChatCompletionRequest(messages=[_message(message) for message in messages], tools=tools or None)
-    ends = messages[-1]["role"] == "assistant"
+    tools = [Tool(function=Function(**tool["function"])) for tool in conversation.tools]
+    request: Any = ChatCompletionRequest(messages=[_message(message) for message in conversation.messages], tools=tools or None)
+    ends = conversation.messages[-1]["role"] == "assistant"
     tokenizer._chat_completion_request_validator._mode = ValidationMode.finetuning if ends else ValidationMode.test
     return tokenizer.encode_chat_completion(request).tokens
 
