@@ -6,6 +6,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
+from rolemask.conversations import Conversation
 from rolemask.spec import IGNORE_INDEX
 from rolemask.template import Message
 from rolemask.vocabulary import Vocabulary
@@ -23,6 +24,11 @@ def user(content: Any) -> Message:
 
 def assistant(content: str, **more: Any) -> Message:
     return {"role": "assistant", "content": content, **more}
+
+
+# Contents that have no word in them.
+WHITE_SPACE = Conversation("white space", (user("\n- a\n\n"), assistant("\n\nfirst\n"), user("\n\n\n"), assistant("\tsecond \n\n")))
+EMOJI = Conversation("emoji alone", (user("👋🏽"), assistant("🎉👨‍👩‍👧‍👦"), user("ok ✅"), assistant("🙂")))
 
 
 def show(tokenizer: Any, ids: Sequence[int], labels: Sequence[int]) -> str:

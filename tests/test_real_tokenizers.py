@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from marked import assistant, ids_of, read_vocabulary, show, stretches, unmarked, user
+from marked import EMOJI, WHITE_SPACE, ids_of, read_vocabulary, show, stretches, unmarked
 from real import byte_level, from_folder, template_text
 
 import rolemask
@@ -212,8 +212,6 @@ def test_generation_stops_where_the_family_stops(family: Family, today: None) ->
 
 
 # By hand: what the model writes is in brackets, from the user's first words on.
-WHITE_SPACE = Conversation("white space", (user("\n- a\n\n"), assistant("\n\nfirst\n"), user("\n\n\n"), assistant("\tsecond \n\n")))
-EMOJI = Conversation("emoji alone", (user("👋🏽"), assistant("🎉👨‍👩‍👧‍👦")))
 LLAMA_HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n".format
 BY_HAND: list[tuple[str, str, str]] = [
     (
@@ -283,7 +281,12 @@ UNTOLD: list[tuple[str, Conversation, str]] = [
         "- a\n\n<|im_end|>\n<|im_start|>assistant\n\n\n[[first\n<|im_end|>]]\n<|im_start|>user\n\n\n\n<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n[[\tsecond \n\n<|im_end|>]]\n",
     ),
-    ("qwen3-own", EMOJI, "👋🏽<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n[[🎉👨‍👩‍👧‍👦<|im_end|>]]\n"),
+    (
+        "qwen3-own",
+        EMOJI,
+        "👋🏽<|im_end|>\n<|im_start|>assistant\n[[🎉👨‍👩‍👧‍👦<|im_end|>]]\n<|im_start|>user\nok ✅<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n[[🙂<|im_end|>]]\n",
+    ),
     (
         "gemma3-own",
         WHITE_SPACE,
