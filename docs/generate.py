@@ -3,20 +3,23 @@
     python docs/generate.py           write them
     python docs/generate.py --check   exit 1 where one is stale
 
-The second page compares with TRL, whose package must be installed (the extra `test` brings it).
+The second page compares with TRL and with Prime Intellect's renderers. The extra `test` brings both packages; renderers needs Python 3.11.
 """
 
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
-from rolemask.compiler import Rules, compile_rules
-from rolemask.conversations import CONVERSATIONS
+from rolemask.compiler import Rules, compile_rules, rules_for
+from rolemask.conversations import CONVERSATIONS, IMAGE
 from rolemask.embedded import DEFAULT_EOS, EmbeddedTokenizer
 from rolemask.explain import visible
 from rolemask.parse import data_folder
@@ -26,12 +29,17 @@ from rolemask.registry import load_file
 from rolemask.scan import mask
 from rolemask.spec import IGNORE_INDEX, MarkerSet
 from rolemask.template import ChatTemplate
-from rolemask.truth import NotWrittenError, Oracle, Truth, lies_within
+from rolemask.truth import NotWrittenError, Oracle, lies_within
 from rolemask.verification import SYNTHETIC
+from rolemask.vocabulary import Vocabulary, cut_at_controls
 
 FOLDER = Path(__file__).parent
 COMMAND = "python docs/generate.py"
 TRL = f"TRL {version('trl')}"
+try:
+    RENDERERS = f"renderers {version('renderers')}"
+except PackageNotFoundError:
+    RENDERERS = ""
 
 
 @cache
@@ -96,8 +104,48 @@ def _code(text: str) -> str:
 # its generation prompt does not: what the model has to write there is left open.
 SETS = {"diffusion_gemma": "gemma4"}
 
+# A renderer -> the set of its format.
+RENDERER_SETS = {
+    "deepseek-r1": "deepseek_r1",
+    "deepseek-v3": "deepseek_v3",
+    "deepseek-v4": "deepseek_v4",
+    "gemma4": "gemma4",
+    "glm-4.5": "glm4_moe",
+    "glm-5": "glm4_7",
+    "glm-5.1": "glm4_7",
+    "glm-5.3": "glm5_2",
+    "hy3": "hy3",
+    "kimi-k2": "kimi_k2",
+    "kimi-k2.5": "kimi_k2_5",
+    "laguna-m.1": "laguna_xs",
+    "laguna-s-2.1": "laguna_s",
+    "laguna-xs-2.1": "laguna_s",
+    "laguna-xs.2": "laguna_xs",
+    "llama-3": "llama3",
+    "minimax-m2": "minimax_m2",
+    "nemotron-3": "nemotron_3",
+    "nemotron-3-ultra": "nemotron_3",
+    "nemotron-3.5": "nemotron_3",
+    "prime-qwen3": "qwen3",
+    "qwen3": "qwen3",
+    "qwen3-vl": "qwen3",
+    "qwen3.5": "qwen3_5",
+    "qwen3.6": "qwen3_5",
+    "qwen3.8": "qwen3_5",
+}
+# The renderers that are not compared.
+NO_RENDERER_SETS = {
+    "auto": "no format of its own",
+    "custom": "no format of its own",
+    "default": "it wraps any chat template, and does not tell which tokens the model writes",
+    "gpt-oss": "it downloads its vocabulary when it is made, so it does not run offline",
+    "inkling": "there is no marker set for it",
+}
+
 _PROMPT = "the generation prompt supplies it"
+_ON, _OFF = f"{_PROMPT}, with reasoning on", f"{_PROMPT}, with reasoning off"
 _BEHIND = "it stands behind the stop token: generation has ended"
+_FILLED = "a filled block of reasoning is the model's; the renderer takes reasoning to be off unless told otherwise"
 # (who trains it, what) -> why the other does not.
 REASONS = {
     ("TRL", "\n"): _BEHIND,
@@ -105,11 +153,21 @@ REASONS = {
     ("TRL", "<|start|>assistant"): _PROMPT,
     ("TRL", "<｜Assistant｜>"): _PROMPT,
     ("TRL", "<｜tool▁outputs▁end｜>"): "it closes the tools' results; the model is given it",
-    ("TRL", "<think>\n"): f"{_PROMPT}, with reasoning on",
-    ("TRL", "<think></think>"): f"{_PROMPT}, with reasoning off",
-    ("TRL", "<think>\n\n</think>\n\n"): f"{_PROMPT}, with reasoning off",
-    ("TRL", "\n<think></think>"): f"{_PROMPT}, with reasoning off",
+    ("TRL", "<think>\n"): _ON,
+    ("TRL", "<think></think>"): _OFF,
+    ("TRL", "<think>\n\n</think>\n\n"): _OFF,
+    ("TRL", "\n<think></think>"): _OFF,
     ("rolemask", "<|tool_response>"): "generation stops at it, to wait for the result",
+    ("renderers", "<think>"): _ON,
+    ("renderers", "<think>\n"): _ON,
+    ("renderers", "<|channel>thought\n"): f"{_PROMPT} behind a tool's result, with reasoning on",
+    ("renderers", "</think>"): _OFF,
+    ("renderers", "Reply2.<｜end▁of▁sentence｜>"): "of two answers in a row the second has no header, so that ids do not tell whose it is",
+    ("renderers", "<think></think>"): _OFF,
+    ("renderers", "<think>\n\n</think>\n\n"): _OFF,
+    ("rolemask", "\n"): "the header ends before it: it is the first thing that the model writes",
+    ("rolemask", "Thought1.</think:opensource>"): _FILLED,
+    ("rolemask", "Thought2.</think:opensource>"): _FILLED,
 }
 
 
@@ -124,9 +182,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A training template of TRL's beside a marker set."""
+    """Another project's mask (by the name of a training template, of a renderer) beside a marker set."""
 
-    template: str
+    name: str
     markers: str
     compared: int
     equal: int
@@ -158,19 +216,83 @@ def compare(name: str, source: str, markers: MarkerSet) -> Comparison:
     found = []
     for conversation in CONVERSATIONS:
         try:
-            found.append(list(_differences(oracle.tell(conversation), rules)))
+            truth = oracle.tell(conversation)
         except NotWrittenError:
             continue
-    kinds = {(one.theirs, one.text): one for differences in reversed(found) for one in differences}
-    differences = tuple(sorted(kinds.values(), key=lambda one: (one.theirs, one.text)))
-    return Comparison(name, markers.name, len(found), sum(not one for one in found), differences)
+        ids, places = tokens_of(truth.text, rules.vocabulary)
+        in_bytes = [(len(truth.text[:start].encode()), len(truth.text[:stop].encode())) for start, stop in truth.generated]
+        found.append(list(_differences(ids, [lies_within(start, stop, in_bytes) for start, stop in places], rules)))
+    return _comparison(name, markers, found)
 
 
-def _differences(truth: Truth, rules: Rules) -> Iterator[Difference]:
-    ids, places = tokens_of(truth.text, rules.vocabulary)
+def compare_renderer(name: str, markers: MarkerSet, tokenizer: Any) -> Comparison:
+    """Compare the labels of a set with the loss mask of a renderer, on the ids that the renderer makes."""
+    samples = list(rendered(name, tokenizer))
+    rules = rules_for(markers, tokenizer)
+    return _comparison(name, markers, [list(_differences(ids, theirs, rules)) for ids, theirs in samples])
+
+
+def rendered(name: str, tokenizer: Any) -> Iterator[tuple[list[int], list[bool]]]:
+    """Yield (ids, loss mask) that a renderer makes of each conversation that it takes."""
+    import renderers
+
+    renderer = renderers.create_renderer(tokenizer, renderers.config_from_name(name))
+    for conversation in CONVERSATIONS:
+        if conversation.options or conversation == IMAGE:  # the one are settings of a renderer, the other wants a real image
+            continue
+        tools = [tool["function"] for tool in conversation.tools]
+        try:
+            sample = renderers.build_training_sample(renderer, list(conversation.messages), tools=tools or None)
+        except ValueError:  # Llama 3 takes one call at a time
+            continue
+        yield sample.token_ids, sample.loss_mask
+
+
+class ByteTokenizer:
+    """Single bytes and control tokens, with as much of Transformers' interface as renderers wants: it tells places to the character."""
+
+    name_or_path = "bytes"
+    unk_token_id = None
+
+    def __init__(self, markers: MarkerSet) -> None:
+        controls = dict.fromkeys([*markers.special_tokens, *([markers.eos_token] if markers.eos_token else [])])
+        self.controls = {text: 256 + index for index, text in enumerate(controls)}
+        self.eos_token_id = self.controls.get(markers.eos_token or "")
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What rolemask needs to know of it."""
+        return Vocabulary("bytes", {byte: bytes([byte]) for byte in range(256)}, self.controls, self.encode, self.eos_token_id)
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        """Return the id of a control token: of any that it is asked for."""
+        return self.controls.setdefault(token, 256 + len(self.controls))
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        """Return the ids of a text."""
+        if re.fullmatch(r"<｜[^｜]+｜>", text):  # DeepSeek's renderers ask for a control token in this way
+            return [self.convert_tokens_to_ids(text)]
+        parts = cut_at_controls(text, self.controls)
+        return [id_ for part in parts for id_ in ([part] if isinstance(part, int) else part.encode())]
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        """Return the text of ids."""
+        return self.vocabulary.text(ids)
+
+    def __call__(self, text: str, **_: Any) -> dict[str, Any]:
+        """Return the ids, and the characters [start, stop) that each of them stands for."""
+        ids = self.encode(text)
+        character = [index for index, char in enumerate(text) for _ in char.encode()]  # of each byte
+        texts = self.vocabulary.control_texts
+        stops = list(accumulate(len(texts[id_].encode()) if id_ in texts else 1 for id_ in ids))
+        return {
+            "input_ids": ids,
+            "offset_mapping": [(character[start], character[stop - 1] + 1) for start, stop in zip([0, *stops], stops, strict=False)],
+        }
+
+
+def _differences(ids: Sequence[int], theirs: Sequence[bool], rules: Rules) -> Iterator[Difference]:
     ours = [label != IGNORE_INDEX for label in mask(ids, rules, make_policy(rules.roles)).labels]
-    in_bytes = [(len(truth.text[:start].encode()), len(truth.text[:stop].encode())) for start, stop in truth.generated]
-    theirs = [lies_within(start, stop, in_bytes) for start, stop in places]
     at = 0
     while at < len(ids):
         if ours[at] == theirs[at]:
@@ -184,8 +306,29 @@ def _differences(truth: Truth, rules: Rules) -> Iterator[Difference]:
         at = stop
 
 
+def _comparison(name: str, markers: MarkerSet, found: Sequence[Sequence[Difference]]) -> Comparison:
+    kinds = {(one.theirs, one.text): one for differences in reversed(found) for one in differences}
+    differences = tuple(sorted(kinds.values(), key=lambda one: (one.theirs, one.text)))
+    return Comparison(name, markers.name, len(found), sum(not one for one in found), differences)
+
+
+def unexplained(peer: str, comparison: Comparison) -> list[Difference]:
+    """Return the differences that have no reason."""
+    return [one for one in comparison.differences if (peer if one.theirs else "rolemask", one.text) not in REASONS]
+
+
 def differences() -> str:
     """The page about other projects' masks."""
+    if not RENDERERS:
+        raise SystemExit("docs/generate.py: docs/differences.md compares with renderers, which is not installed (pip install renderers)")
+    with_trl = []
+    for name, source in training_templates():
+        markers = set_for(name)
+        if markers is None:
+            raise SystemExit(f"docs/generate.py: no marker set was verified on {name}.jinja; name one in SETS")
+        with_trl.append(compare(name, source, markers))
+    sets = {markers.name: markers for markers in registry()}
+    with_renderers = [compare_renderer(name, sets[markers], ByteTokenizer(sets[markers])) for name, markers in RENDERER_SETS.items()]
     lines = [
         "# Where other projects' masks differ",
         "",
@@ -196,28 +339,44 @@ def differences() -> str:
         f"{TRL} patches chat templates with `{{% generation %}}` blocks and trains what stands in them (`assistant_only_loss`).",
         "Here they are beside the labels of the marker set for the same template, on the conversations of `rolemask verify` that it takes.",
         "",
-        "| training template | marker set | conversations | equal |",
-        "| --- | --- | ---: | ---: |",
+        *_tables("TRL", "training template", with_trl),
+        "",
+        "## Prime Intellect's renderers",
+        "",
+        f"{RENDERERS} writes conversations in Python, without a chat template, and marks what the model writes (`build_training_sample`).",
+        "Here its mask is beside the labels of the marker set, on the ids that it makes itself of the same conversations, with its default",
+        "settings; images and switched reasoning are left out.",
+        "",
+        *_tables("renderers", "renderer", with_renderers),
+        "",
+        "Not compared:",
+        "",
+        *(f"- `{name}`: {reason}." for name, reason in NO_RENDERER_SETS.items()),
+        "",
+        "## mistral-common",
+        "",
+        "None: what Mistral's own encoding adds for an assistant's message is trained, and nothing else, in all its versions",
+        "(`tests/test_mistral_common.py`).",
     ]
-    comparisons = []
-    for name, source in training_templates():
-        markers = set_for(name)
-        if markers is None:
-            raise SystemExit(f"docs/generate.py: no marker set was verified on {name}.jinja; name one in SETS")
-        comparisons.append(compare(name, source, markers))
-    for one in comparisons:
-        lines.append(f"| {one.template} | {one.markers} | {one.compared} | {'all' if one.equal == one.compared else one.equal} |")
-    lines += ["", "| template | who trains it | what | behind | why |", "| --- | --- | --- | --- | --- |"]
-    for one in comparisons:
-        for difference in one.differences:
-            who = "TRL" if difference.theirs else "rolemask"
-            reason = REASONS.get((who, difference.text))
-            if reason is None:
-                raise SystemExit(
-                    f"docs/generate.py: no reason for {one.template}: {who} trains {difference.text!r} behind {difference.context!r}"
-                )
-            lines.append(f"| {one.template} | {who} | {_code(difference.text)} | {_code(difference.context)} | {_cell(reason)} |")
     return "\n".join(lines) + "\n"
+
+
+def _tables(peer: str, what: str, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    yield f"| {what} | marker set | conversations | equal |"
+    yield "| --- | --- | ---: | ---: |"
+    for one in comparisons:
+        yield f"| {one.name} | {one.markers} | {one.compared} | {'all' if one.equal == one.compared else one.equal} |"
+    yield ""
+    yield f"| {what} | who trains it | what | behind | why |"
+    yield "| --- | --- | --- | --- | --- |"
+    for one in comparisons:
+        for difference in unexplained(peer, one):
+            who = peer if difference.theirs else "rolemask"
+            raise SystemExit(f"docs/generate.py: no reason for {one.name}: {who} trains {difference.text!r} behind {difference.context!r}")
+        for difference in one.differences:
+            who = peer if difference.theirs else "rolemask"
+            reason = REASONS[who, difference.text]
+            yield f"| {one.name} | {who} | {_code(difference.text)} | {_code(difference.context)} | {_cell(reason)} |"
 
 
 PAGES: dict[str, Callable[[], str]] = {"models.md": models, "differences.md": differences}
@@ -228,9 +387,11 @@ def main(arguments: list[str]) -> int:
     stale = []
     for name, make in PAGES.items():
         path = FOLDER / name
-        if "--check" in arguments and name == "differences.md" and TRL not in path.read_text(encoding="utf-8"):
-            print(f"docs/{name} is about another version than {TRL}: not checked")
-            continue
+        if "--check" in arguments and name == "differences.md":
+            old = path.read_text(encoding="utf-8")
+            if not RENDERERS or any(f"\n{peer} " not in old for peer in (TRL, RENDERERS)):
+                print(f"docs/{name} is about other packages than those installed ({TRL}, {RENDERERS or 'no renderers'}): not checked")
+                continue
         text = make()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)

@@ -7,13 +7,16 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from mistral_common.protocol.instruct.chunk import TextChunk, ThinkChunk
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, ToolMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.protocol.instruct.tool_calls import Function, FunctionCall, Tool, ToolCall
 from mistral_common.protocol.instruct.validator import ValidationMode
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
-from truth import Message, Shape
+
+from rolemask.conversations import Conversation
+from rolemask.template import Message
 
 AUDIO = {
     "sampling_rate": 16000,
@@ -31,7 +34,7 @@ def packaged(name: str) -> MistralTokenizer:
 
 @cache
 def tekken(version: int, *, audio: bool = False) -> MistralTokenizer:
-    """The packaged Tekken vocabulary under a later version number, with the control tokens that the version adds."""
+    """The packaged Tekken vocabulary under a later version number, with the control tokens and the settings that the version adds."""
     data = json.loads((files("mistral_common") / "data" / "tekken_240911.json").read_text())
     data["config"]["version"] = f"v{version}"
     names = {token["rank"]: getattr(token["token_str"], "value", token["token_str"]) for token in Tekkenizer.DEPRECATED_SPECIAL_TOKENS}
@@ -41,6 +44,11 @@ def tekken(version: int, *, audio: bool = False) -> MistralTokenizer:
         names |= {24: "[AUDIO]", 25: "[BEGIN_AUDIO]", 34: "[TRANSCRIBE]"}
         del data["image"]
         data["audio"] = AUDIO
+    elif version >= 13:
+        names |= {34: "[THINK]", 35: "[/THINK]"}
+    if version >= 15:
+        names |= {36: "[MODEL_SETTINGS]", 37: "[/MODEL_SETTINGS]"}
+        data["model_settings_builder"] = {"reasoning_effort": {"values": ["none", "high"], "accepts_none": True, "default": "none"}}
     data["special_tokens"] = [
         {"rank": rank, "token_str": names.get(rank, f"<SPECIAL_{rank}>"), "is_control": True} for rank in range(max(names) + 1)
     ]
@@ -49,16 +57,19 @@ def tekken(version: int, *, audio: bool = False) -> MistralTokenizer:
     return MistralTokenizer.from_file(str(path), mode=ValidationMode.finetuning)
 
 
-def encode(tokenizer: MistralTokenizer, shape: Shape, messages: list[Message]) -> list[int]:
+def encode(tokenizer: MistralTokenizer, conversation: Conversation) -> list[int]:
     """Return the ids that mistral-common makes of a conversation, or of a prompt: one that does not end with the assistant."""
-    tools = [Tool(function=Function(**tool["function"])) for tool in shape.tools or []]
-    request: Any = ChatCompletionRequest(messages=[_message(message) for message in messages], tools=tools or None)
-    ends = messages[-1]["role"] == "assistant"
+    tools = [Tool(function=Function(**tool["function"])) for tool in conversation.tools]
+    thinks = getattr(tokenizer.instruct_tokenizer, "BEGIN_THINK", None) is not None
+    settings = {"reasoning_effort": "high" if conversation.options["enable_thinking"] else "none"} if conversation.options else {}
+    messages = [_message(message, thinks=thinks) for message in conversation.messages]
+    request: Any = ChatCompletionRequest(messages=messages, tools=tools or None, **settings)
+    ends = conversation.messages[-1]["role"] == "assistant"
     tokenizer._chat_completion_request_validator._mode = ValidationMode.finetuning if ends else ValidationMode.test
     return tokenizer.encode_chat_completion(request).tokens
 
 
-def _message(message: Message) -> Any:
+def _message(message: Message, *, thinks: bool) -> Any:
     content = message["content"]
     if message["role"] == "user":
         return UserMessage(content=content)
@@ -70,4 +81,8 @@ def _message(message: Message) -> Any:
         ToolCall(id=call["id"], function=FunctionCall(name=call["function"]["name"], arguments=json.dumps(call["function"]["arguments"])))
         for call in message.get("tool_calls", ())
     ]
+    if thought := message.get("reasoning_content"):
+        # Where there are no tokens for it, the first Magistral's way: tags in the text.
+        words = [TextChunk(text=content)] if content else []
+        content = [ThinkChunk(thinking=thought), *words] if thinks else f"<think>\n{thought}\n</think>\n{content}"
     return AssistantMessage(content=content or None, tool_calls=calls or None)

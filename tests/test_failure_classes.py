@@ -23,14 +23,15 @@ from typing import Any
 
 import pytest
 import torch
+from marked import assistant, ids_of, read_vocabulary, show, unmarked, user
 from mistral import encode as encode_mistral
 from mistral import packaged, tekken
 from real import byte_level, template_text
-from truth import Shape, assistant, read_vocabulary, show, user
 
 import rolemask
 from rolemask import IGNORE_INDEX, EmptyRowError, InputError, MarkerSet, Masker, TokenizerMismatchError
 from rolemask.chat import Chat, render_with_markers
+from rolemask.conversations import Conversation
 from rolemask.embedded import EmbeddedTokenizer
 from rolemask.scan import mask
 from rolemask.spec import EndWord, Marker
@@ -67,17 +68,6 @@ def embedded(name: str, **policy: Any) -> tuple[EmbeddedTokenizer, Masker]:
     markers = rolemask.load(name)
     tokenizer = EmbeddedTokenizer(markers)
     return tokenizer, markers.compile(tokenizer, **policy)
-
-
-def ids_of(tokenizer: Any, text: str) -> list[int]:
-    """Tokenize a text as a whole, control tokens recognised; the brackets are no part of it."""
-    encode = read_vocabulary(tokenizer).encode
-    assert encode is not None
-    return list(encode(unmarked(text)))
-
-
-def unmarked(text: str) -> str:
-    return text.replace("[[", "").replace("]]", "")
 
 
 def assert_trains(masker: Masker, tokenizer: Any, marked: str, **rows: Any) -> None:
@@ -136,8 +126,8 @@ def test_03_marker_with_a_space_that_the_next_token_takes() -> None:
 def test_03_dummy_space_of_sentencepiece() -> None:
     """SentencePiece writes a space behind a control token, which markers spelled without it miss (unsloth PR#7062)."""
     tokenizer = packaged("mistral_instruct_tokenizer_241114.model.v7")
-    messages = [user("Hi"), assistant("Yes."), user("Bye"), assistant("Ciao!")]
-    ids = encode_mistral(tokenizer, Shape("two turns", messages), messages)
+    chat = Conversation("two turns", (user("Hi"), assistant("Yes."), user("Bye"), assistant("Ciao!")))
+    ids = encode_mistral(tokenizer, chat)
     labels = rolemask.load("mistral_v7_tekken").compile(tokenizer)(ids)
     assert show(tokenizer, ids, labels) == "<s>[INST] Hi[/INST][[ Yes.</s>]][INST] Bye[/INST][[ Ciao!</s>]]"
 
@@ -197,8 +187,8 @@ def test_05_text_that_looks_like_a_marker_is_not_one() -> None:
 def test_06_marker_shared_by_two_roles(eos: str) -> None:
     """[/INST] ends the user's turn and starts the assistant's; eaten by the one, it is missed by the other (axolotl#2089)."""
     tokenizer = tekken(7)
-    messages = [user("Hi"), assistant("Yes."), user("Bye"), assistant("Ciao!")]
-    ids = encode_mistral(tokenizer, Shape("two turns", messages), messages)
+    chat = Conversation("two turns", (user("Hi"), assistant("Yes."), user("Bye"), assistant("Ciao!")))
+    ids = encode_mistral(tokenizer, chat)
     masker = rolemask.load("mistral_v7_tekken").compile(tokenizer, train_on_eos=eos)
     assert show(tokenizer, ids, masker(ids)) == "<s>[INST]Hi[/INST][[Yes.</s>]][INST]Bye[/INST][[Ciao!</s>]]"
     assert masker.report(ids).turns == {"user": 2, "assistant": 2}
@@ -406,9 +396,9 @@ def test_21_no_offsets_are_needed(answer: str) -> None:
     assert qwen_masker()([*head, *content, *end]) == [IGNORE_INDEX] * len(head) + [*content, *end]
     # A tokenizer that has no offsets at all.
     tokenizer = packaged("mistral_instruct_tokenizer_241114.model.v7")
-    messages = [user("Hi"), assistant(answer)]
-    ids = encode_mistral(tokenizer, Shape("one turn", messages), messages)
-    prompt = encode_mistral(tokenizer, Shape("prompt", messages[:1]), messages[:1])
+    chat = Conversation("one turn", (user("Hi"), assistant(answer)))
+    ids = encode_mistral(tokenizer, chat)
+    prompt = encode_mistral(tokenizer, chat.through(1))
     labels = rolemask.load("mistral_v7_tekken").compile(tokenizer)(ids)
     assert labels == [IGNORE_INDEX] * len(prompt) + ids[len(prompt) :]
 

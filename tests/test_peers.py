@@ -5,11 +5,21 @@ import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from generate import REASONS, compare, set_for, training_templates
-from real import byte_level, deepseek
+from generate import (
+    NO_RENDERER_SETS,
+    REASONS,
+    RENDERER_SETS,
+    ByteTokenizer,
+    compare,
+    compare_renderer,
+    set_for,
+    training_templates,
+    unexplained,
+)
+from real import byte_level, deepseek, from_folder
 
 from rolemask import IGNORE_INDEX
 from rolemask.conversations import CONVERSATIONS
@@ -27,8 +37,7 @@ def test_every_difference_from_trl_has_a_reason(name: str) -> None:
     assert markers is not None, f"no marker set was verified on trl's {name}.jinja"
     comparison = compare(name, TEMPLATES[name], markers)
     assert comparison.compared >= 9
-    unexplained = [one for one in comparison.differences if ("TRL" if one.theirs else "rolemask", one.text) not in REASONS]
-    assert unexplained == []
+    assert unexplained("TRL", comparison) == []
 
 
 QWEN: Callable[[], Any] = lambda: byte_level("qwen3", eos_token="<|im_end|>", pad_token="<|endoftext|>")  # noqa: E731
@@ -71,6 +80,41 @@ def test_the_mask_that_transformers_returns_holds_all_that_we_train(name: str, m
 
 
 GEMMA = ("<bos>", "<start_of_turn>", "<end_of_turn>")
+
+
+NO_RENDERERS = "renderers is not installed: pip install renderers (Python 3.11)"
+REAL: dict[str, Callable[[], Any]] = {
+    "qwen3": QWEN,
+    "qwen3.5": lambda: byte_level("qwen3_6", eos_token="<|im_end|>", pad_token="<|endoftext|>"),
+    "llama-3": LLAMA,
+    "gemma4": lambda: from_folder("gemma4"),
+    "deepseek-v3": deepseek,
+}
+
+
+@pytest.mark.parametrize("name", RENDERER_SETS)
+def test_every_difference_from_renderers_has_a_reason(name: str) -> None:
+    pytest.importorskip("renderers", reason=NO_RENDERERS)
+    markers = load(RENDERER_SETS[name])
+    comparison = compare_renderer(name, markers, ByteTokenizer(markers))
+    assert comparison.compared >= 18
+    assert unexplained("renderers", comparison) == []
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_with_a_real_tokenizer_renderers_differs_in_the_same(name: str) -> None:
+    pytest.importorskip("renderers", reason=NO_RENDERERS)
+    markers = load(RENDERER_SETS[name])
+    bytewise, real = compare_renderer(name, markers, ByteTokenizer(markers)), compare_renderer(name, markers, REAL[name]())
+    assert (real.compared, real.equal) == (bytewise.compared, bytewise.equal)
+    assert [(one.theirs, one.text) for one in real.differences] == [(one.theirs, one.text) for one in bytewise.differences]
+
+
+def test_every_renderer_is_compared_or_it_is_said_why_not() -> None:
+    renderers = pytest.importorskip("renderers", reason=NO_RENDERERS)
+    configs = get_args(get_args(renderers.RendererConfig)[0])
+    names = {get_args(config.model_fields["name"].annotation)[0] for config in configs}
+    assert {*RENDERER_SETS, *NO_RENDERER_SETS} == names
 
 
 def test_the_generated_pages_are_fresh() -> None:
