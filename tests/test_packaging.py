@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from rolemask.cli import main
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "numpy", "numba", "tokenizers", "datasets")
@@ -93,8 +96,8 @@ def test_the_hook_finds_a_bad_file_and_passes_a_good_one(tmp_path: Path) -> None
     revision = run("git", "rev-parse", "HEAD", cwd=hooks).stdout.strip()
     config = {"repos": [{"repo": str(hooks), "rev": revision, "hooks": [{"id": "rolemask-check"}]}]}
     (scratch / ".pre-commit-config.yaml").write_text(yaml.safe_dump(config))
-    good = (ROOT / "registry" / "chatml.yaml").read_text().replace("name: chatml", "name: mine")
-    (scratch / "registry" / "mine.yaml").write_text(good)
+    assert CliRunner().invoke(main, ["new", "mine", "--folder", str(scratch / "registry")]).exit_code == 0
+    good = (scratch / "registry" / "mine.yaml").read_text()
     (scratch / "other.yaml").write_text("not: a marker set")
     run("git", "add", "-A", cwd=scratch)
     passed = run(sys.executable, "-m", "pre_commit", "run", "--all-files", cwd=scratch, check=False)
