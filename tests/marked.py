@@ -34,7 +34,8 @@ EMOJI = Conversation("emoji alone", (user("👋🏽"), assistant("🎉👨‍�
 def show(tokenizer: Any, ids: Sequence[int], labels: Sequence[int]) -> str:
     """Write the text of the ids, brackets around what is trained."""
     vocabulary = read_vocabulary(tokenizer)
-    pairs = zip(ids, labels, strict=True)
+    pairs = list(zip(ids, labels, strict=True))
+    assert all(label in (id_, IGNORE_INDEX) for id_, label in pairs)
     runs = [(trained, vocabulary.text(id_ for id_, _ in run)) for trained, run in groupby(pairs, lambda pair: pair[1] != IGNORE_INDEX)]
     return "".join(f"[[{text}]]" if trained else text for trained, text in runs)
 

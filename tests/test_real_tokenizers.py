@@ -13,7 +13,8 @@ from real import byte_level, from_folder, template_text
 
 import rolemask
 from rolemask import ChatTemplate
-from rolemask.conversations import CONVERSATIONS, Conversation
+from rolemask.conversations import CONVERSATIONS, Conversation, ways_to_put
+from rolemask.errors import ChatError
 from rolemask.proof import ShapeResult
 from rolemask.template import _compiled, templates_of, variables_of
 from rolemask.truth import NotWrittenError, Oracle, region_texts
@@ -168,6 +169,7 @@ def test_labels_are_what_the_model_has_to_generate(family: Family, shape: str) -
         return
     assert result.trained == result.expected
     assert result.status == "ok", result.detail
+    assert "[[" in result.expected
     tokenizer = family.tokenizer()
     ids = ids_of(tokenizer, result.expected)
     assert show(tokenizer, ids, masker_of(family.marker_set, tokenizer)(ids)) == result.expected
@@ -373,3 +375,26 @@ def test_labels_by_hand_where_the_truth_is_silent(family: str, conversation: Con
     one = BY_ID[family]
     written = one.chat_template.write(conversation.messages, tools=list(conversation.tools) or None, **conversation.options)
     assert_trains(one, written.text, marked)
+
+
+@pytest.mark.parametrize("conversation", [WHITE_SPACE, EMOJI], ids=lambda conversation: conversation.name)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
+def test_contents_without_a_word(family: Family, conversation: Conversation) -> None:
+    """The truth finds contents by their words. Without any: the two answers are trained, the stop behind them, and nothing else."""
+    answers = [message["content"].strip() for message in conversation.messages if message["role"] == "assistant"]
+    texts = (written_or_none(family.chat_template, put) for put in ways_to_put(conversation))
+    text = next(text for text in texts if text is not None and all(answer in text for answer in answers))
+    tokenizer = family.tokenizer()
+    ids = ids_of(tokenizer, text)
+    trained = stretches(show(tokenizer, ids, masker_of(family.marker_set, tokenizer)(ids)))
+    assert len(trained) == len(answers)
+    for answer, stretch in zip(answers, trained, strict=True):
+        assert stretch.lstrip().startswith(answer)
+        assert stretch.lstrip().removeprefix(answer).strip() in family.stops or (not family.stops or text.endswith(stretch))
+
+
+def written_or_none(template: ChatTemplate, conversation: Conversation) -> str | None:
+    try:
+        return template.write(conversation.messages, tools=list(conversation.tools) or None).text
+    except ChatError:
+        return None
