@@ -24,12 +24,12 @@ from rolemask.embedded import DEFAULT_EOS, EmbeddedTokenizer
 from rolemask.explain import visible
 from rolemask.parse import data_folder
 from rolemask.policy import make_policy
-from rolemask.proof import tokens_of
+from rolemask.proof import tokens_of, tokens_within
 from rolemask.registry import load_file
 from rolemask.scan import mask
 from rolemask.spec import IGNORE_INDEX, MarkerSet
 from rolemask.template import ChatTemplate
-from rolemask.truth import NotWrittenError, Oracle, lies_within
+from rolemask.truth import NotWrittenError, Oracle
 from rolemask.verification import SYNTHETIC
 from rolemask.vocabulary import Vocabulary, cut_at_controls
 
@@ -220,8 +220,7 @@ def compare(name: str, source: str, markers: MarkerSet) -> Comparison:
         except NotWrittenError:
             continue
         ids, places = tokens_of(truth.text, rules.vocabulary)
-        in_bytes = [(len(truth.text[:start].encode()), len(truth.text[:stop].encode())) for start, stop in truth.generated]
-        found.append(list(_differences(ids, [lies_within(start, stop, in_bytes) for start, stop in places], rules)))
+        found.append(list(_differences(ids, tokens_within(places, truth.generated, truth.text), rules)))
     return _comparison(name, markers, found)
 
 

@@ -54,7 +54,7 @@ def _prove_one(rules: Rules, oracle: Oracle, conversation: Conversation) -> Shap
     roles = [role for role in DEFAULT_ROLES if role in rules.roles]
     masked = mask(ids, rules, make_policy(rules.roles, roles_to_train=roles))
     trained = [label != IGNORE_INDEX for label in masked.labels]
-    expected = _expected(places, truth.regions, truth.text)
+    expected = tokens_within(places, truth.regions, truth.text)
     notes: tuple[str, ...] = () if truth.prefix_stable else ("the template rewrites the past",)
     if truth.generated:
         notes += (_second_witness(trained, places, truth),)
@@ -91,14 +91,15 @@ def tokens_of(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[tuple[
     return ids, places
 
 
-def _expected(places: Sequence[tuple[int, int]], regions: Sequence[tuple[int, int]], text: str) -> list[bool]:
+def tokens_within(places: Sequence[tuple[int, int]], regions: Sequence[tuple[int, int]], text: str) -> list[bool]:
+    """Return, per token that stands at one of `places` in the bytes of a text, whether it lies in one of the `regions` of its letters."""
     in_bytes = [(len(text[:start].encode()), len(text[:stop].encode())) for start, stop in regions]
     # SentencePiece's dummy space behind a control token stands nowhere in the text: it goes with what follows it.
     return [lies_within(start, max(stop, start + 1), in_bytes) for start, stop in places]
 
 
 def _second_witness(trained: Sequence[bool], places: Sequence[tuple[int, int]], truth: Truth) -> str:
-    generated = _expected(places, truth.generated, truth.text)
+    generated = tokens_within(places, truth.generated, truth.text)
     if list(trained) == generated:
         return "the template's own `generation` blocks agree"
     more = sum(own and not ours for own, ours in zip(generated, trained, strict=True))

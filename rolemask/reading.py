@@ -251,7 +251,7 @@ class Reader:
         opening = re.match(rf"\s*({_TAG})", region)
         if opening is None:
             return None
-        if opening.group(1) in (self.oracle.put(REASONING)[1] if self._writes(REASONING) else ""):
+        if opening.group(1) in self._written(REASONING):
             return None  # an empty reasoning block stands first
         closing = re.search(rf"({_TAG})\s*$", region.removesuffix(self._stop_of(region)))
         if closing is None or region.index(closing.group(1)) < region.index("Place1"):
@@ -262,12 +262,12 @@ class Reader:
         controls = self._controls_of(region)
         return controls[-1] if controls and region.endswith(controls[-1]) else ""
 
-    def _writes(self, conversation: Conversation) -> bool:
+    def _written(self, conversation: Conversation) -> str:
+        """Return what the template writes, nothing where it does not take the conversation."""
         try:
-            self.oracle.put(conversation)
+            return self.oracle.put(conversation)[1]
         except NotWrittenError:
-            return False
-        return True
+            return ""
 
     def _other(self, drafts: Sequence[Draft]) -> list[Draft]:
         """A role that nobody declared must end the turn before it, where the headers have a common opening."""

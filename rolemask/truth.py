@@ -183,8 +183,8 @@ class Oracle:
         # A prompt may come with a turn of its own before the header (Command-R's documents), which history does not have.
         coming = (core for message in conversation.messages[index:] for core in cores(message))
         limit = min((rest.find(core) for core in coming if core in rest), default=len(rest))
+        openers = self.controls(self.between(conversation)[1])
         for tail in tails:
-            openers = self.controls(self.between(conversation)[1])
             header_alone = tail[tail.rfind(openers[0].group()) :] if openers else ""
             if header_alone and (place := rest.find(header_alone, 0, limit)) >= 0:
                 return at + place + len(header_alone)
@@ -251,13 +251,11 @@ class Oracle:
         return next(iter(self._behind_answer(conversation)), "")
 
     def _followed(self, conversation: Conversation) -> str | None:
-        as_parts = isinstance(conversation.messages[0]["content"], list)
-        message = FOLLOW_UP | ({"content": [{"type": "text", "text": FOLLOW_UP["content"]}]} if as_parts else {})
-        return self.text(conversation.with_message(message))
+        return self.text(conversation.with_message(_in_form_of(conversation, FOLLOW_UP)))
 
     def closes_answers(self, conversation: Conversation) -> bool:
         """Whether the template itself writes a control token behind an answer, whatever follows."""
-        form = isinstance(conversation.messages[0]["content"], list), bool(conversation.tools)
+        form = _has_parts(conversation), bool(conversation.tools)
         if form not in self._closes:
             plain = self._plain(conversation)
             tails = [text.partition("Reply1")[2] for text in (self.text(plain), self._followed(plain)) if text is not None]
@@ -266,12 +264,8 @@ class Oracle:
 
     def _plain(self, conversation: Conversation) -> Conversation:
         """Return a question and an answer, in the form that the conversation has."""
-        as_parts = isinstance(conversation.messages[0]["content"], list)
-
-        def put(role: str, text: str) -> Message:
-            return {"role": role, "content": [{"type": "text", "text": text}] if as_parts else text}
-
-        return Conversation("", (put("user", "Query1"), put("assistant", "Reply1")), tools=conversation.tools)
+        messages = ({"role": "user", "content": "Query1"}, {"role": "assistant", "content": "Reply1"})
+        return Conversation("", tuple(_in_form_of(conversation, message) for message in messages), tools=conversation.tools)
 
     def common(self, texts: Sequence[str]) -> str:
         """Return what all texts begin with, in whole control tokens."""
@@ -325,6 +319,15 @@ def common_prefix(texts: Sequence[str]) -> str:
     """Return the longest text that all of them begin with."""
     first, last = min(texts, default=""), max(texts, default="")  # in the order of letters: what these two share, all share
     return first[: next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
+
+
+def _has_parts(conversation: Conversation) -> bool:
+    return isinstance(conversation.messages[0]["content"], list)
+
+
+def _in_form_of(conversation: Conversation, message: Message) -> Message:
+    """Return a message of text in the form that the messages of a conversation have."""
+    return message | {"content": [{"type": "text", "text": message["content"]}]} if _has_parts(conversation) else message
 
 
 def _after(text: str, core: str, at: int) -> int:
