@@ -1,7 +1,7 @@
 """The path for arrays without numba: NumPy finds the tokens at which a marker can begin, and only those are looked at one by one."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,20 +9,8 @@ from numpy.typing import NDArray
 
 from rolemask.compiler import OUTSIDE, Rules
 from rolemask.policy import Policy
-from rolemask.scan import (
-    NOTHING,
-    Span,
-    Turn,
-    choose_turns,
-    closing_length,
-    documents,
-    end_is_trained,
-    may_be_trained,
-    own_from,
-    span_is_trained,
-)
+from rolemask.scan import NOTHING, Turn, choose_turns, documents, end_is_trained, may_be_trained, scan, span_is_trained
 from rolemask.spec import IGNORE_INDEX
-from rolemask.trie import TokenTrie
 
 Ids = NDArray[np.integer[Any]]
 
@@ -62,7 +50,7 @@ class CpuMasker:
             flags = None if train_turns is None else iter(train_turns[index])
             for start, stop in documents(ids.shape[1], None if starts is None else starts[index].tolist()):
                 part = (index, slice(start, stop))
-                found = list(_find_turns(seen[part], np.flatnonzero(begins[part]).tolist(), self.rules))
+                found = scan(seen[part].tolist(), self.rules, _next_of(np.flatnonzero(begins[part]).tolist(), stop - start))
                 self._paint(found, flags, trained[part], roles[part], ends[part])
                 counts[index] += sum(may_be_trained(turn, self.rules, self.policy) for turn in found)
         trained &= ~_look_up(self._is_media, ids) & (ids >= 0)
@@ -118,75 +106,11 @@ def _look_up(table: NDArray[np.bool_], ids: Ids) -> NDArray[np.bool_]:
     return found
 
 
-class _Row:
-    """One row, read only where a marker can begin: `ids` as Python integers, `positions` in ascending order."""
+def _next_of(positions: Sequence[int], size: int) -> Callable[[int], int]:
+    """Return a function that tells the first of the ascending `positions` from a token on, `size` where there is none."""
 
-    def __init__(self, ids: list[int], positions: Sequence[int]) -> None:
-        self.ids = ids
-        self.positions = positions
+    def next_from(at: int) -> int:
+        index = bisect_left(positions, at)
+        return positions[index] if index < len(positions) else size
 
-    def from_(self, at: int) -> Iterator[int]:
-        """Yield the positions from `at` on."""
-        for index in range(bisect_left(self.positions, at), len(self.positions)):
-            yield self.positions[index]
-
-    def match(self, trie: TokenTrie, at: int) -> tuple[int, int] | None:
-        return trie.match(self.ids, at)
-
-
-def _find_turns(ids: Ids, positions: list[int], rules: Rules) -> Iterator[Turn]:
-    row = _Row(ids.tolist(), positions)
-    at = 0
-    while True:
-        found = next(((here, *match) for here in row.from_(at) if (match := row.match(rules.starts, here))), None)
-        if found is None:
-            return
-        start, opening, length = found
-        turn = _read_turn(row, start, *rules.openings[opening], length, rules)
-        yield turn
-        at = turn.end if rules.rules[turn.rule].rewind else turn.stop
-
-
-def _read_turn(row: _Row, start: int, index: int, opened: int, length: int, rules: Rules) -> Turn:
-    rule = rules.rules[index]
-    size = len(row.ids)
-    turn = Turn(index, start, start + length, size, size, terminated=not rule.has_end)
-    span_starts = rules.spans.get(rule.role, TokenTrie())
-    header_open = rule.header_ends is not None
-    span: Span | None = None
-    if opened != OUTSIDE:
-        span = Span(opened, turn.content, turn.content, size, size, own=turn.content)
-        turn.spans.append(span)
-    skip_to = turn.content
-    for at in row.from_(turn.content):
-        if at < skip_to:
-            continue
-        if header_open and rule.header_ends is not None and (found := row.match(rule.header_ends, at)):
-            turn.content = skip_to = at + found[1]
-            header_open = False
-            continue
-        found = row.match(rule.ends, at)
-        if found is None and rule.ends_at_next_start and row.match(rules.starts, at):
-            found = 0, int(row.match(rules.special_starts, at) is not None)
-        closing = None if span is None else row.match(rules.rules[span.rule].ends, at)
-        if found is not None and closing_length(closing, span, rules) <= found[1]:
-            turn.end, turn.stop, turn.terminated = at, at + found[1], True
-            break
-        if row.match(rules.special_starts, at):
-            turn.end = turn.stop = at
-            break
-        if span is not None and closing is not None:
-            span.end, span.stop = at, at if rules.rules[span.rule].rewind else at + closing[1]
-            skip_to, closed_here = span.stop, span.stop == at
-            span = None
-            if not closed_here:
-                continue
-        if span is None and not header_open and (found := row.match(span_starts, at)):
-            span = Span(found[0], at, at + found[1], size, size, own_from(at, *found, turn, rules))
-            turn.spans.append(span)
-            skip_to = span.content
-    if header_open:
-        turn.content = turn.end
-    if span is not None:
-        span.end = span.stop = turn.end
-    return turn
+    return next_from

@@ -31,6 +31,17 @@ class Finding(NamedTuple):
     header_ends: tuple[tuple[int, int], ...]
     spans: tuple[tuple[int, int], ...]
 
+    def longer_than(self, length: int) -> "Finding":
+        """Return the matches of more tokens than that."""
+
+        def keep(found: tuple[int, int]) -> tuple[int, int]:
+            return found if found[1] > length else NO_MATCH
+
+        def keep_all(found: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+            return tuple(map(keep, found))
+
+        return Finding(keep(self.starts), keep(self.special_starts), keep_all(self.ends), keep_all(self.header_ends), keep_all(self.spans))
+
 
 @dataclass(frozen=True)
 class Matcher:
@@ -59,7 +70,7 @@ class State(NamedTuple):
     in_header: bool = False
     closed: int = OUTSIDE  # the span that ended right before this token
     left: int = 0
-    passing: str = ""  # what these are: "header", "end", "span", "span end", "turn's span start"
+    passing: str = ""  # what these are: "header", "end", "end to come", "span", "span end", "turn's span start"
 
 
 class Output(NamedTuple):
@@ -194,7 +205,7 @@ def build_machine(rules: Rules) -> Machine:
 def _step(state: State, finding: Finding, rules: Rules) -> tuple[State, Output]:
     """Take one token: what `rolemask.scan` does at a position, in the same order."""
     if state.left:
-        return _step_over(state)
+        return _step_over(state, finding, rules)
     if state.rule == OUTSIDE:
         return _step_outside(finding, rules)
     rule = rules.rules[state.rule]
@@ -225,15 +236,28 @@ def _step(state: State, finding: Finding, rules: Rules) -> tuple[State, Output]:
     return State(state.rule, span, state.in_header), Output(state.rule, span, part)
 
 
-def _step_over(state: State) -> tuple[State, Output]:
-    """Pass over one token of a marker that was recognised before."""
+def _step_over(state: State, finding: Finding, rules: Rules) -> tuple[State, Output]:
+    """Pass over one token of a marker that was recognised before; in the last one, another may begin."""
     after = state._replace(left=state.left - 1)
-    if not after.left:
-        after = State(state.rule, closed=state.span) if state.passing == "span end" else after._replace(passing="")
     if state.passing == "end":
-        return after, Output()  # told where the end marker began
-    part = {"span end": "span", "turn's span start": "content"}.get(state.passing, state.passing)
-    return after, Output(state.rule, state.span if part == "span" else OUTSIDE, part)
+        output = Output()  # told where the end marker began
+    elif state.passing == "end to come":
+        after, output = State(left=after.left, passing="end"), Output(ended=state.rule, end_length=state.left)
+    else:
+        part = {"span end": "span", "turn's span start": "content"}.get(state.passing, state.passing)
+        output = Output(state.rule, state.span if part == "span" else OUTSIDE, part)
+    if after.left:
+        return after, output
+    after = State(state.rule, closed=state.span) if state.passing == "span end" else after._replace(passing="")
+    begun, event = _step(after, finding.longer_than(1), rules)
+    if begun == State(after.rule, after.span, after.in_header):
+        return after, output
+    if begun.passing == "end":
+        return State(after.rule, left=begun.left, passing="end to come"), output
+    if event.starts_turn or event.ended != OUTSIDE:
+        return begun, event if output.ended == OUTSIDE else event._replace(ended=output.ended, end_length=output.end_length)
+    closed = after.span if begun.span == OUTSIDE else OUTSIDE  # by an end marker that is left in place
+    return begun._replace(closed=closed), output._replace(opens=event.opens)
 
 
 def _step_outside(finding: Finding, rules: Rules) -> tuple[State, Output]:

@@ -3,7 +3,7 @@
 Every faster path must agree with this module bit for bit; `rolemask check` and `rolemask explain` use it as it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ from rolemask.compiler import OUTSIDE, Rule, Rules
 from rolemask.errors import InputError
 from rolemask.policy import Policy
 from rolemask.spec import IGNORE_INDEX
+from rolemask.trie import TokenTrie
 
 NOTHING = -1
 """The id that stands for a token which is not attended to: it matches no marker."""
@@ -141,22 +142,47 @@ def _mask_document(
     return Masked(labels, roles, turns, chosen)
 
 
-def scan(ids: Sequence[int], rules: Rules) -> list[Turn]:
-    """Find the turns of one sequence, from left to right."""
+def _next(at: int) -> int:
+    return at
+
+
+def scan(ids: Sequence[int], rules: Rules, next_from: Callable[[int], int] = _next) -> list[Turn]:
+    """Find the turns of one sequence, from left to right.
+
+    `next_from` tells the first token, from one on, at which a marker may begin: where that is known, the others need no look.
+    """
     turns = []
-    at = 0
-    while at < len(ids):
-        found = rules.starts.match(ids, at)
+    at = taken = 0
+    while (at := next_from(at)) < len(ids):
+        found = match_beyond(taken, rules.starts, ids, at)
         if found is None:
             at += 1
             continue
-        turn = _read_turn(ids, at, *rules.openings[found[0]], found[1], rules)
+        turn, at, taken = _read_turn(ids, at, *rules.openings[found[0]], found[1], rules, next_from)
         turns.append(turn)
-        at = turn.end if rules.rules[turn.rule].rewind else turn.stop
     return turns
 
 
-def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: int, rules: Rules) -> Turn:
+def match_beyond(taken: int, trie: TokenTrie, ids: Sequence[int], at: int) -> tuple[int, int] | None:
+    """Return what matches at `at`, if it goes on behind `taken`, up to which the tokens are those of the marker before."""
+    found = trie.match(ids, at)
+    return found if found is not None and at + found[1] > taken else None
+
+
+def behind(at: int, length: int) -> tuple[int, int]:
+    """Return where to read on behind a marker, and where it ended.
+
+    A tokenizer may join the end of one marker of text and the beginning of the next into one token (``><``), so the last token of several
+    is read again. It stays the first marker's, unless a turn starts in it: trained only where both would be.
+    """
+    stop = at + length
+    return (stop - 1 if length > 1 else stop), stop
+
+
+def _read_turn(
+    ids: Sequence[int], start: int, index: int, opened: int, length: int, rules: Rules, next_from: Callable[[int], int]
+) -> tuple[Turn, int, int]:
+    """Read a turn whose header begins at `start`; return it, where to read on, and up to where the tokens are taken."""
     rule = rules.rules[index]
     turn = Turn(index, start, start + length, len(ids), len(ids), terminated=not rule.has_end)
     in_header = rule.header_ends is not None
@@ -164,39 +190,45 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
     if opened != OUTSIDE:
         span = Span(opened, turn.content, turn.content, len(ids), len(ids), own=turn.content)
         turn.spans.append(span)
-    at = turn.content
-    while at < len(ids):
-        if in_header and rule.header_ends is not None and (found := rule.header_ends.match(ids, at)):
-            at += found[1]
+    at, taken = behind(start, length)
+    go_on = len(ids), len(ids)
+    while (at := next_from(at)) < len(ids):
+        if in_header and rule.header_ends is not None and (found := match_beyond(taken, rule.header_ends, ids, at)):
+            at, taken = behind(at, found[1])
             in_header = False
-            turn.content = at
+            turn.content = taken
             continue
-        closing = None if span is None else rules.rules[span.rule].ends.match(ids, at)
-        end_length = _end_length(ids, at, rule, rules)
+        closing = None if span is None else match_beyond(taken, rules.rules[span.rule].ends, ids, at)
+        end_length = _end_length(ids, at, taken, rule, rules)
         # gpt-oss closes its reasoning with what ends a turn, and goes on: the longer marker says which it is.
         if end_length is not None and closing_length(closing, span, rules) <= end_length:
-            turn.end, turn.stop, turn.terminated = at, at + end_length, True
+            turn.end, turn.stop, turn.terminated = (at if rule.rewind else max(at, taken)), at + end_length, True
+            go_on = (at, taken) if rule.rewind else behind(at, end_length)
             break
-        if rules.special_starts.match(ids, at):
+        if match_beyond(taken, rules.special_starts, ids, at):
             turn.end = turn.stop = at
             turn.terminated = not rule.has_end
+            go_on = at, taken
             break
         if span is not None and closing is not None:
-            span.end = at
-            at = span.stop = at if rules.rules[span.rule].rewind else at + closing[1]
+            span.end = span.stop = max(at, taken)
+            if not rules.rules[span.rule].rewind:
+                at, taken = behind(at, closing[1])
+                span.stop = taken
             span = None
             continue
-        if span is None and not in_header and rule.role in rules.spans and (found := rules.spans[rule.role].match(ids, at)):
-            span = Span(found[0], at, at + found[1], len(ids), len(ids), own_from(at, *found, turn, rules))
+        spans = rules.spans.get(rule.role)
+        if span is None and not in_header and spans is not None and (found := match_beyond(taken, spans, ids, at)):
+            own = max(own_from(at, *found, turn, rules), taken)
+            span = Span(found[0], max(at, taken), at + found[1], len(ids), len(ids), own)
             turn.spans.append(span)
-            at = span.content
+            at, taken = behind(at, found[1])
             continue
         at += 1
-    if in_header:
-        turn.content = turn.end
-    if span is not None:
-        span.end = span.stop = turn.end
-    return turn
+    turn.content = turn.end if in_header else min(turn.content, turn.end)
+    for last in turn.spans[-1:]:
+        last.content, last.end, last.stop = (min(at, turn.end) for at in (last.content, last.end, last.stop))
+    return turn, *go_on
 
 
 def closing_length(closing: tuple[int, int] | None, span: Span | None, rules: Rules) -> int:
@@ -210,18 +242,18 @@ def own_from(at: int, index: int, length: int, turn: Turn, rules: Rules) -> int:
     A turn that opens a span (`start_owner: turn`) does so once: of several that follow one another without a word of the turn's in
     between, it opened the first.
     """
-    follows_its_like = bool(turn.spans) and (turn.spans[-1].rule, turn.spans[-1].stop) == (index, at)
+    follows_its_like = bool(turn.spans) and turn.spans[-1].rule == index and turn.spans[-1].stop >= at
     return at + length if rules.rules[index].start_is_turns and not follows_its_like else at
 
 
-def _end_length(ids: Sequence[int], at: int, rule: Rule, rules: Rules) -> int | None:
+def _end_length(ids: Sequence[int], at: int, taken: int, rule: Rule, rules: Rules) -> int | None:
     """Return how many tokens of an end marker of `rule` stand at `at`, the longest of its alternatives; None where the turn goes on."""
-    found = rule.ends.match(ids, at)
+    found = match_beyond(taken, rule.ends, ids, at)
     if found is not None:
         return found[1]
-    if rule.ends_at_next_start and rules.starts.match(ids, at):
+    if rule.ends_at_next_start and match_beyond(taken, rules.starts, ids, at):
         # What generation stops at is one control token; the rest of the header is the next turn's, and a header of text is all its own.
-        return 1 if rules.special_starts.match(ids, at) else 0
+        return 1 if match_beyond(taken, rules.special_starts, ids, at) else 0
     return None
 
 

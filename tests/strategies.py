@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rolemask.compiler import Rules, compile_rules
 from rolemask.policy import Policy, make_policy
 from rolemask.spec import EndWord, Marker, MarkerSet, TokenIds
-from rolemask.vocabulary import Vocabulary
+from rolemask.vocabulary import Vocabulary, cut_at_controls
 
 CONTROLS = {"<0>": 0, "<1>": 1, "<2>": 2}
 PIECES = {3: b"a", 4: b"b", 5: b"ab", 6: b"ba", 7: b"aab", 8: b"bb", 9: b"a"}  # two ids with one spelling, as in SentencePiece
@@ -51,6 +51,44 @@ def marker_sets(draw: st.DrawFn) -> MarkerSet:
     return MarkerSet("toy", "Toy", (*turns, *spans), media={"image": tuple(draw(st.sets(st.sampled_from(list(CONTROLS)), max_size=1)))})
 
 
+def rows(markers: MarkerSet, length: int) -> st.SearchStrategy[list[int]]:
+    """Rows of `length` ids: at random, or markers one after the other, in tokens that may join the end of one and the beginning of another."""
+    written = [
+        text for marker in markers.markers for text in (*marker.start, *marker.header_end, *marker.end) if not isinstance(text, EndWord)
+    ]
+    at_random = st.lists(IDS | st.just(-1), min_size=length, max_size=length)
+    crowded = st.lists(st.integers(0, 3), min_size=length, max_size=length)
+    return (
+        at_random
+        | crowded
+        | st.builds(
+            lambda chunks, joins: (_spell(chunks, joins) + [10] * length)[:length],
+            st.lists(st.sampled_from(written) | st.sampled_from("ab"), max_size=12),
+            st.integers(min_value=0, max_value=2**24),
+        )
+    )
+
+
+def _spell(chunks: list[str | TokenIds], joins: int) -> list[int]:
+    """Return ids that write the chunks; each bit of `joins` says whether the longest token or a letter is taken."""
+    ids: list[int] = []
+    text = b""
+    for chunk in [*chunks, TokenIds(())]:
+        given = [chunk] if isinstance(chunk, TokenIds) else cut_at_controls(chunk, CONTROLS)
+        for part in given:
+            if isinstance(part, str):
+                text += part.encode()
+                continue
+            while text:
+                fitting = [id_ for id_, piece in PIECES.items() if text.startswith(piece)]
+                taken = (max if joins & 1 else min)(fitting, key=lambda id_: len(PIECES[id_]))
+                joins >>= 1
+                ids.append(taken)
+                text = text[len(PIECES[taken]) :]
+            ids += part.ids if isinstance(part, TokenIds) else [part]
+    return ids
+
+
 @dataclass
 class Case:
     """A compiled marker set, a policy, and rows of one length with their attention."""
@@ -74,7 +112,7 @@ def cases(draw: st.DrawFn) -> Case:
         "turns": draw(st.sampled_from(["all", "last"])),
     }
     length, count = draw(st.integers(0, 40)), draw(st.integers(1, 3))
-    row = st.lists(IDS | st.just(-1), min_size=length, max_size=length)
+    row = rows(markers, length)
     mask = st.lists(st.sampled_from([1, 1, 1, 0]), min_size=length, max_size=length)
     border = st.lists(st.sampled_from([0, 0, 0, 0, 1]), min_size=length, max_size=length)
     return Case(

@@ -6,8 +6,12 @@ from typing import Any
 import pytest
 
 from rolemask import MarkerSet, TokenIds, load
+from rolemask.compiler import compile_rules
 from rolemask.masker import Masker
+from rolemask.policy import make_policy
+from rolemask.scan import mask
 from rolemask.spec import EndWord, Marker
+from rolemask.vocabulary import Vocabulary
 
 # 1 user header, 2 assistant header, 3 tool result opens, 4 tool result closes, 5 reasoning opens, 6 reasoning closes, 9 end, 50.. words
 USER = Marker("user", (TokenIds((1,)),), (TokenIds((9,)),))
@@ -197,3 +201,40 @@ def test_a_spans_end_that_is_longer_than_the_turns_keeps_the_turn_open() -> None
 def test_a_spans_end_that_is_left_in_place_is_no_longer_than_the_turns() -> None:
     reasoning = replace(REASONING, end=(TokenIds((9, 2)),), include_end=False, rewind=True)
     assert masker(USER, ASSISTANT, reasoning)([2, 5, 60, 9, 2, 61, 9]) == [_, 5, 60, 9, _, 61, 9]
+
+
+# One letter a word, but for the seam of two markers of text: "><" is one token, as in many vocabularies.
+SEAM = Vocabulary("seams", {index: piece.encode() for index, piece in enumerate(["<", ">", "><", "u", "m", "e", "t", "x", "/t"])}, {})
+
+
+def spelled(text: str) -> list[int]:
+    """Return ids, the longest token first."""
+    ids = []
+    while text:
+        id_ = max((id_ for id_, piece in SEAM.pieces.items() if text.encode().startswith(piece)), key=lambda id_: len(SEAM.pieces[id_]))
+        ids.append(id_)
+        text = text[len(SEAM.pieces[id_]) :]
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("text", "trained"),
+    [
+        ("<u>x<m>x<e><u>x<m>x<e>", "x<e><x<e>"),  # the end marker reaches into the next header, whose role is found all the same
+        ("<m><u>x<m>x<e>", "x<e>"),  # an empty answer without its end marker
+        ("<m><e><u>x<m>x<e>", "e><x<e>"),  # an empty answer: the token that its end shares with the header is the header's
+        ("<m><t>x</t><e><u>x", "t>x</t><e><"),  # a span begins in the header, the end in the span's end
+    ],
+)
+def test_a_token_may_end_one_marker_and_begin_another(text: str, trained: str) -> None:
+    next_start = text.startswith("<m><u>")
+    end = (EndWord.NEXT_START, "<e>") if next_start else ("<e>",)
+    markers = (
+        Marker("user", ("<u>",), (EndWord.NEXT_START,), include_end=False, rewind=True),
+        Marker("assistant", ("<m>",), end),
+        Marker("reasoning", ("<t>",), ("</t>",), within="assistant", follows_turn=True),
+    )
+    rules = compile_rules(MarkerSet("seams", "Seams", markers), SEAM)
+    ids = spelled(text)
+    masked = mask(ids, rules, make_policy(rules.roles))
+    assert b"".join(SEAM.pieces[id_] for id_ in masked.labels if id_ != _).decode() == trained
