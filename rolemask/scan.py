@@ -173,7 +173,7 @@ def behind(at: int, length: int) -> tuple[int, int]:
     """Return where to read on behind a marker, and where it ended.
 
     A tokenizer may join the end of one marker of text and the beginning of the next into one token (``><``), so the last token of several
-    is read again. It stays the first marker's, unless a turn starts in it: trained only where both would be.
+    is read again. It stays the first marker's, unless a turn starts in it.
     """
     stop = at + length
     return (stop - 1 if length > 1 else stop), stop
