@@ -146,8 +146,10 @@ CONVERSATIONS: tuple[Conversation, ...] = (
 """Every shape that `rolemask verify` asks for."""
 
 
-def ways_to_put(conversation: Conversation) -> Iterator[Conversation]:
+def ways_to_put(conversation: Conversation) -> Iterator[list[Conversation]]:
     """Yield the conversation in the forms that templates want it in: text or lists of parts, arguments as a mapping or as JSON text.
+
+    Each form is one conversation, or two: with an empty text as the content of a message that is all calls, and with none.
 
     Reasoning goes by three names, all of which are given, as Transformers does; or it is a part of the content (Ministral 3). A template
     that cannot do without tools is given one, last.
@@ -157,9 +159,14 @@ def ways_to_put(conversation: Conversation) -> Iterator[Conversation]:
     for tools in (conversation.tools,) if conversation.tools else ((), (_WEATHER,)):
         for form in ("text", "parts", "thoughts as parts") if has_thoughts else ("text", "parts"):
             for as_text in (False, True) if has_calls else (False,):
-                for empty in ("", None) if has_calls else ("",):
-                    messages = tuple(_put(message, form, as_text=as_text, empty=empty) for message in conversation.messages)
-                    yield replace(conversation, messages=messages, tools=tools)
+                yield [
+                    replace(
+                        conversation,
+                        messages=tuple(_put(message, form, as_text=as_text, empty=empty) for message in conversation.messages),
+                        tools=tools,
+                    )
+                    for empty in (("", None) if has_calls else ("",))
+                ]
 
 
 def _put(message: Message, form: str, *, as_text: bool, empty: str | None) -> Message:

@@ -56,6 +56,8 @@ def _prove_one(rules: Rules, oracle: Oracle, conversation: Conversation) -> Shap
     trained = [label != IGNORE_INDEX for label in masked.labels]
     expected = tokens_within(places, truth.regions, truth.text)
     notes: tuple[str, ...] = () if truth.prefix_stable else ("the template rewrites the past",)
+    if oracle.writes_prompts_only:
+        notes += ("the template writes a prompt alone: a verdict was put behind it",)
     if truth.generated:
         notes += (_second_witness(trained, places, truth),)
     shown = (_shown(ids, trained, rules.vocabulary), _shown(ids, expected, rules.vocabulary))

@@ -14,6 +14,7 @@ generation stops. Both are found in the text of the whole conversation by the wo
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from rolemask.conversations import (
@@ -82,6 +83,8 @@ class Oracle:
             NotWrittenError: The template does not take it, or leaves something out.
         """
         put, text = self.put(conversation)
+        if self.writes_prompts_only:
+            return self._tell_of_verdict(put)
         if conversation.options in (THINKING_OFF, THINKING_ON) and not self._knows_switch(put):
             raise NotWrittenError("the template has no such switch")
         regions: list[tuple[int, int]] = []
@@ -91,13 +94,41 @@ class Oracle:
                 start = self._start(text, at, put, index)
                 if regions and not text[regions[-1][1] : start].strip() and put.messages[index - 1]["role"] == "assistant":
                     raise NotWrittenError("the template writes nothing between two answers, so they are one turn to a reader")
-                regions.append((start, self._stop(text, at, start, put, index)))
+                stop = self._stop(text, at, start, put, index)
+                if self._begins_anew(text[start:stop], put):  # DeepSeek R1's distillations, with words and a call
+                    raise NotWrittenError(f"the template writes message {index} as two turns")
+                regions.append((start, stop))
                 at = start
             if message["role"] == "system":
                 continue  # some templates write it into a later turn (Mistral)
             at = max([at, *(_after(text, core, at) for core in cores(message) if core in text[at:])])
         generated = self._write(put).generated
         return Truth(text, tuple(regions), generated, self._is_prefix_stable(put, text))
+
+    @cached_property
+    def writes_prompts_only(self) -> bool:
+        """Whether the template writes a prompt alone: it asks for a verdict on the conversation, and does not write that (Llama Guard)."""
+        question, answer = {"role": "user", "content": "Query1?"}, {"role": "assistant", "content": "Reply1."}
+        try:
+            asked, prompt = self.put(Conversation("", (question,)))
+            _, judged = self.put(Conversation("", (question, answer)))
+        except NotWrittenError:
+            return False
+        ending = common_prefix([prompt[::-1], judged[::-1]])[::-1].strip()
+        is_stop = ending.endswith(self.template.variables.get("eos_token") or " ")
+        if not ending or is_stop or self.text(asked, prompt=True) != prompt:
+            return False
+        # Some templates write the header behind each answer, too. These have it before the answer as well; others name another speaker.
+        gap = judged.partition("Query1")[2].partition("Reply1")[0]
+        own = gap[len(self.common([gap, prompt.partition("Query1")[2]])) :]
+        for control in self.controls(own):
+            own = own.replace(control.group(), "")
+        return any(letter.isalpha() for letter in own)
+
+    def _tell_of_verdict(self, conversation: Conversation) -> Truth:
+        prompt = self.text(conversation, prompt=True) or ""
+        verdict = "No.\n- S1" + (self.template.variables.get("eos_token") or "")
+        return Truth(prompt + verdict, ((len(prompt), len(prompt + verdict)),), (), prefix_stable=True)
 
     def put(self, conversation: Conversation) -> tuple[Conversation, str]:
         """Return the conversation in the form in which the template writes all of it, and what it writes.
@@ -106,20 +137,25 @@ class Oracle:
             NotWrittenError: In no form it does.
         """
         reasons: list[str] = []
-        for way in ways_to_put(conversation):
-            try:
-                text = self._write(way).text
-            except ChatError as error:
-                reasons.append(str(error).removeprefix(f"{self.template.name}: "))
-                continue
-            reason = self._what_is_missing(way, text)
-            if reason is None:
-                return way, text
-            reasons.append(reason)
+        for ways in ways_to_put(conversation):
+            taken: list[tuple[Conversation, str]] = []
+            for way in ways:
+                try:
+                    text = self._write(way).text
+                except ChatError as error:
+                    reasons.append(str(error).removeprefix(f"{self.template.name}: "))
+                    continue
+                reason = self._what_is_missing(way, text)
+                if reason is None:
+                    taken.append((way, text))
+                else:
+                    reasons.append(reason)
+            if taken:  # what a template makes of no content (an empty answer, the word None) is more than the least it writes
+                return min(taken, key=lambda way_and_text: len(way_and_text[1]))
         raise NotWrittenError(reasons[0].splitlines()[0])
 
     def _write(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> Any:
-        settings = {**conversation.options, **options}
+        settings = {"guideline": "Do no harm.", **conversation.options, **options}  # by which ShieldGemma judges
         return self.template.write(conversation.messages, prompt=prompt, tools=list(conversation.tools) or None, **settings)
 
     def text(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> str | None:
@@ -179,7 +215,11 @@ class Oracle:
         rest = text[at:]
         fitting = [tail for tail in tails if rest.startswith(tail)]
         if fitting:
-            return at + max(map(len, fitting))
+            begins = at + max(map(len, fitting))
+            opener = self.between(conversation)[1]
+            if opener and text.startswith(opener, begins):  # Diffusion Gemma, behind the result of a call
+                raise NotWrittenError(f"the template writes a header for message {index} that its generation prompt does not write")
+            return begins
         # A prompt may come with a turn of its own before the header (Command-R's documents), which history does not have.
         coming = (core for message in conversation.messages[index:] for core in cores(message))
         limit = min((rest.find(core) for core in coming if core in rest), default=len(rest))
@@ -188,6 +228,11 @@ class Oracle:
             header_alone = tail[tail.rfind(openers[0].group()) :] if openers else ""
             if header_alone and (place := rest.find(header_alone, 0, limit)) >= 0:
                 return at + place + len(header_alone)
+            # Or history has white space before the header that the prompt has not (Inkbot).
+            same = len(common_prefix([rest, tail]))
+            header_alone = tail[same:].lstrip()
+            if header_alone and rest[same:].lstrip().startswith(header_alone):
+                return at + rest.index(header_alone, same) + len(header_alone)
         # The past was rewritten: this turn has lost a part of what the prompt supplied, Qwen3.5's opened reasoning for instance.
         longest = max((common_prefix([rest, tail]) for tail in tails), key=len)
         header = _BORDER.match(longest)
@@ -214,7 +259,7 @@ class Oracle:
             follow_up = self._followed(conversation)
             if follow_up is not None and words:
                 others.append(_tail(follow_up, message))
-        whatever_follows = self._without_header(self.common(others), conversation)
+        whatever_follows = self._without_header(self.common(others), conversation, of_others=bool(words))
         closes = self.closes_answers(conversation)
         # Without words in it, what an answer that is left open begins with looks like what follows it.
         has_stop = closes or (bool(words) and not self.next_header_stops(conversation))
@@ -231,6 +276,11 @@ class Oracle:
         if found is None or (only_plain and found.group() != self._plain_stop(conversation)):
             return last + len(whatever_follows)
         return last + found.end()
+
+    def _begins_anew(self, region: str, conversation: Conversation) -> bool:
+        """Whether the header stands behind the EOS token of what should be one turn."""
+        eos, openers = self.template.variables.get("eos_token"), self.controls(self.between(conversation)[1])
+        return bool(eos and openers) and openers[0].group() in region.partition(str(eos))[2]
 
     def next_header_stops(self, conversation: Conversation) -> bool:
         """Whether generation stops at the control token that is the header of the next turn (GLM), and not at one of the answer's own."""
@@ -305,12 +355,15 @@ class Oracle:
         ended += rest[: len(rest) - len(rest.lstrip())]
         return ended, prompt[len(ended) :]
 
-    def _without_header(self, text: str, conversation: Conversation) -> str:
-        """Cut off a header that the template leaves dangling behind an answer (Command-A)."""
+    def _without_header(self, text: str, conversation: Conversation, *, of_others: bool = False) -> str:
+        """Cut off a header that the template leaves dangling behind an answer (Command-A), or the beginning of one that others share."""
         header = self.between(conversation)[1]
+        first, *_ = [*self.controls(header), None]
+        is_shared = first is not None and first.start() == 0 and bool(header[first.end() :].strip())  # the role stands behind it
         for opener in self.controls(text) if header else ():
             rest = text[opener.start() :]
-            if rest.startswith(header) or header.startswith(rest):
+            is_others = of_others and is_shared and header.startswith(opener.group())
+            if is_others or rest.startswith(header) or header.startswith(rest):
                 return text[: opener.start()]
         return text
 

@@ -139,3 +139,63 @@ def test_small_helpers() -> None:
     assert common_prefix([]) == ""
     assert lies_within(2, 4, [(0, 1), (2, 5)])
     assert not lies_within(0, 4, [(0, 3), (3, 5)])
+
+
+def test_the_beginning_of_anothers_turn_behind_an_answer_is_not_the_answers() -> None:
+    """Command-R writes the instructions for tools behind each call, and no stop token before them."""
+    source = (
+        LOOP + "<s>{{ m.role }}\n{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.city }}{% else %}{{ m.content }}</e>{% endif %}"
+        "{% endfor %}{% if tools %}<s>system\nUse tools.</e>{% endif %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    )
+    assert regions(source, ["<s>", "</e>"], SHAPES["a call at the end"]) == ["Place1"]
+
+
+def test_what_comes_behind_a_header_that_the_prompt_does_not_write_is_not_told() -> None:
+    """Diffusion Gemma goes on behind a result without a header when asked to, and writes one in history."""
+    source = CHATML.replace("{% if add_generation_prompt %}", "{% if add_generation_prompt and messages[-1].role != 'tool' %}").replace(
+        "{{ m.content }}", "{{ m.content or '' }}{% for call in m.tool_calls or () %}{{ call.function.arguments }}{% endfor %}"
+    )
+    with pytest.raises(NotWrittenError, match="writes a header for message 3 that its generation prompt does not write"):
+        regions(source, CHATML_TOKENS, TOOLS)
+
+
+def test_history_may_have_white_space_before_the_header_that_the_prompt_has_not() -> None:
+    source = (
+        LOOP
+        + "# {{ m.role }}:\n{{ m.content }}{% if not loop.last %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}# assistant:\n{% endif %}"
+    )
+    assert regions(source, [], THREE_TURNS) == ["Reply1.", "Reply2.", "Reply3."]
+
+
+def test_of_no_content_and_an_empty_one_the_form_is_taken_of_which_less_is_made() -> None:
+    call = "{% for call in m.tool_calls or () %}{{ call.function.arguments }}{% endfor %}"
+    for made_of, taken in [
+        ("{% if m.content is not none %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}", None),
+        ("{{ m.content }}", ""),
+    ]:
+        source = LOOP + made_of + call + "{% endfor %}"
+        put, _ = Oracle(ChatTemplate(source, "toy", {}), CHATML_TOKENS).put(SHAPES["a call at the end"])
+        assert put.messages[1]["content"] == taken
+
+
+def test_a_message_in_two_turns_is_not_told() -> None:
+    source = (
+        LOOP
+        + "<|{{ m.role }}|>{% for call in m.tool_calls or () %}{{ call.function.arguments }}</s><|assistant|>{% endfor %}{{ m.content }}</s>"
+    )
+    source += "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    with pytest.raises(NotWrittenError, match="message 1 as two turns"):
+        regions(source, [*GLM_TOKENS, "</s>"], SHAPES["words before a call"], eos_token="</s>")
+
+
+def test_where_the_template_only_asks_for_a_verdict_one_is_put_behind_it() -> None:
+    source = "<|user|>Judge.\n" + LOOP + "{{ m.role }}: {{ m.content }}\n{% endfor %}Is it safe?<|assistant|>"
+    assert regions(source, GLM_TOKENS, THREE_TURNS, eos_token="</s>") == ["No.\n- S1</s>"]
+
+
+def test_a_header_behind_each_answer_asks_for_no_verdict() -> None:
+    source = LOOP + "<|{{ m.role }}|>{% if m.role == 'assistant' %}<start>{% endif %}{{ m.content }}</s>{% endfor %}<|assistant|>"
+    assert regions(source, [*GLM_TOKENS, "<start>", "</s>"], THREE_TURNS, eos_token="</s>")[:2] == [
+        "<start>Reply1.</s>",
+        "<start>Reply2.</s>",
+    ]
