@@ -6,6 +6,7 @@ The templates come with trl, or lie in the folders that ROLEMASK_TEMPLATES and R
 import json
 import os
 from collections.abc import Iterator
+from csv import DictReader
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -22,16 +23,17 @@ from rolemask.spec import Verified
 from rolemask.verification import SYNTHETIC
 
 PATHS = sorted(data_folder("registry").glob("*.yaml"))
-CASES = [
-    pytest.param(path, entry, id=f"{path.name}-{entry.template}-{entry.tokenizer}") for path in PATHS for entry in load_file(path).verified
-]
+VERIFIED = [(path, entry) for path in PATHS for entry in load_file(path).verified]
+CASES = [pytest.param(path, entry, id=f"{path.name}-{entry.template}-{entry.tokenizer}") for path, entry in VERIFIED]
+PROVEN = {entry.sha256 for _, entry in VERIFIED}
 # Why no proof of these can be made.
 UNVERIFIED = {
-    "baize": "the default system message ends with an answer in the same form, which is found as one",
-    "inkbot": "the generation prompt lacks the lines that the conversation has before the same header",
     "apertus": "results are plain text inside the model's turn: what it writes behind one cannot be told from ids, and is not trained",
-    "llama_guard3": "the template writes the prompt alone, never the verdict",
-    "shieldgemma2": "the template writes the prompt alone, never the verdict",
+}
+# Why no set is proven on an original of these families.
+UNPROVEN_FAMILIES = {
+    "CSM": "speakers take turns to be spoken: there is no assistant, and what is trained is audio",
+    "ERNIE 4.5 VL": "the copy at hand is damaged (a blank within the end marker): the set is proven on it with the damage undone",
 }
 
 
@@ -87,3 +89,24 @@ def test_every_set_is_verified(path: Path) -> None:
 
 def test_there_are_a_hundred_formats() -> None:
     assert len(PATHS) >= 100
+
+
+def families() -> dict[str, list[str]]:
+    """Family -> SHA-256 of its original templates, as a manifest beside the templates tells them."""
+    manifest = Path(os.environ.get("ROLEMASK_TEMPLATES", "")) / "MANIFEST.tsv"
+    if not manifest.is_file():
+        return {}
+    found: dict[str, list[str]] = {}
+    with manifest.open(encoding="utf-8", newline="") as lines:
+        for row in DictReader(lines, delimiter="\t"):
+            kind = row["original_or_modified"]
+            if "original" in kind and not kind.startswith("modified"):
+                path = manifest.parent / f"{row['name']}.jinja"
+                found.setdefault(row["family"], []).append(sha256(path.read_bytes()).hexdigest())
+    return found
+
+
+@pytest.mark.skipif(not families(), reason="no manifest of templates beside ROLEMASK_TEMPLATES")
+@pytest.mark.parametrize(("family", "originals"), [pytest.param(*item, id=item[0]) for item in sorted(families().items())])
+def test_every_family_is_proven_on_an_original(family: str, originals: list[str]) -> None:
+    assert bool(PROVEN & set(originals)) != (family in UNPROVEN_FAMILIES), UNPROVEN_FAMILIES.get(family, "no set is verified on it")
