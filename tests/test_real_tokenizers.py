@@ -382,7 +382,7 @@ def test_labels_by_hand_where_the_truth_is_silent(family: str, conversation: Con
 def test_contents_without_a_word(family: Family, conversation: Conversation) -> None:
     """The truth finds contents by their words. Without any: the two answers are trained, the stop behind them, and nothing else."""
     answers = [message["content"].strip() for message in conversation.messages if message["role"] == "assistant"]
-    texts = (written_or_none(family.chat_template, put) for put in ways_to_put(conversation))
+    texts = (written_or_none(family.chat_template, put) for ways in ways_to_put(conversation) for put in ways)
     text = next(text for text in texts if text is not None and all(answer in text for answer in answers))
     tokenizer = family.tokenizer()
     ids = ids_of(tokenizer, text)

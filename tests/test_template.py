@@ -26,7 +26,13 @@ def test_what_is_written_is_what_transformers_writes(path: Path, monkeypatch: py
     source = path.read_text()
     template = ChatTemplate(source, path.name, VARIABLES)
     compared = 0
-    cases = [(put, prompt) for shape in (THREE_TURNS, SYSTEM, TOOLS, REASONING) for put in ways_to_put(shape) for prompt in (False, True)]
+    cases = [
+        (put, prompt)
+        for shape in (THREE_TURNS, SYSTEM, TOOLS, REASONING)
+        for ways in ways_to_put(shape)
+        for put in ways
+        for prompt in (False, True)
+    ]
     for put, prompt in cases:
         messages, tools = list(put.messages), list(put.tools) or None
         try:
