@@ -67,7 +67,7 @@ def infer(source: Any, *, name: str = "inferred") -> Inference:
         markers = parse_marker_set(read_source(text, f"{name}.yaml"))
     except MarkerSetError as error:
         raise ChatError(f"{template.name}: what was derived is no marker set: {error}\n{text}") from error
-    unsettled = [*reader.unsettled, *(problem.message for problem in check_examples(markers))]
+    unsettled = [*dict.fromkeys(reader.unsettled), *(problem.message for problem in check_examples(markers))]
     try:
         for shape in verify(markers, tokenizer, template)[0].shapes:
             if shape.status == "differs":

@@ -41,6 +41,8 @@ class Reader:
 
     def read(self) -> tuple[list[Draft], list[str]]:
         """Return the markers and the image tokens."""
+        if self.oracle.writes_prompts_only:
+            raise ChatError(f"{self.template.name}: writes a prompt alone, never an answer, so nothing shows what the model writes")
         try:
             self.plain = self.oracle.tell(THREE_TURNS)
         except NotWrittenError as reason:
@@ -58,8 +60,13 @@ class Reader:
 
     def _tell(self, conversation: Conversation) -> Truth | None:
         try:
-            return self.oracle.tell(conversation)
+            self.oracle.put(conversation)
         except NotWrittenError:
+            return None
+        try:
+            return self.oracle.tell(conversation)
+        except NotWrittenError as reason:  # it is written, and not told whose it is: a set without it could train anything there
+            self.unsettled.append(f"{conversation.name}: {reason}")
             return None
 
     # --- the turns of user and assistant
