@@ -114,16 +114,20 @@ class Oracle:
             _, judged = self.put(Conversation("", (question, answer)))
         except NotWrittenError:
             return False
-        ending = common_prefix([prompt[::-1], judged[::-1]])[::-1].strip()
-        is_stop = ending.endswith(self.template.variables.get("eos_token") or " ")
-        if not ending or is_stop or self.text(asked, prompt=True) != prompt:
+        if self.text(asked, prompt=True) != prompt or not common_prefix([prompt[::-1], judged[::-1]]).strip():
             return False
-        # Some templates write the header behind each answer, too. These have it before the answer as well; others name another speaker.
-        gap = judged.partition("Query1")[2].partition("Reply1")[0]
-        own = gap[len(self.common([gap, prompt.partition("Query1")[2]])) :]
+        # Other templates write a prompt whether asked for one or not, or never one. They have it before the answer as well, or what ends a
+        # question and nothing else.
+        tail, gap = prompt.partition("Query1")[2], judged.partition("Query1")[2].partition("Reply1")[0]
+        if gap.startswith(tail) and (len(self.controls(tail)) < 2 or self._ends_with_control(tail)):
+            return False
+        own = gap[len(self.common([gap, tail])) :]
         for control in self.controls(own):
             own = own.replace(control.group(), "")
         return any(letter.isalpha() for letter in own)
+
+    def _ends_with_control(self, text: str) -> bool:
+        return any(not text[control.end() :].strip() for control in self.controls(text))
 
     def _tell_of_verdict(self, conversation: Conversation) -> Truth:
         prompt = self.text(conversation, prompt=True) or ""

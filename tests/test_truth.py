@@ -199,3 +199,9 @@ def test_a_header_behind_each_answer_asks_for_no_verdict() -> None:
         "<start>Reply1.</s>",
         "<start>Reply2.</s>",
     ]
+
+
+@pytest.mark.parametrize("ending", ["<|im_end|>\n", "<|im_end|></s>", "\n###"])
+def test_a_template_that_writes_no_prompt_asks_for_no_verdict(ending: str) -> None:
+    source = "<|im_start|>system\nHi.<|im_end|>\n" + LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}" + ending + "{% endfor %}"
+    assert not Oracle(ChatTemplate(source, "toy", {"eos_token": "<|endoftext|>"}), [*CHATML_TOKENS, "</s>"]).writes_prompts_only
