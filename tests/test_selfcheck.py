@@ -38,6 +38,15 @@ def test_a_template_of_its_own_is_refused_and_the_text_is_shown(tokenizer: Any) 
     assert "self_check='warn' or 'off'" in message
 
 
+def test_a_template_that_asks_for_a_verdict_and_does_not_write_it_is_no_reason_to_refuse(tokenizer: Any) -> None:
+    judged = "{% for m in messages %}{{ 'Agent' if m.role == 'assistant' else 'User' }}: {{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template = "<|im_start|>user\nJudge.\n" + judged + "Is it safe?<|im_end|>\n<|im_start|>assistant{{ '\\n' }}"
+    assert rolemask.load("chatml").compile(tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>assistant", "<|im_start|>judge")
+    with pytest.raises(TemplateMismatchError, match="is not trained, and the model has to write it"):
+        rolemask.load("chatml").compile(tokenizer)
+
+
 def test_it_can_be_a_warning_or_nothing(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>\n", "<|pad|>\n")
     rolemask.load("chatml").compile(tokenizer, self_check="off")
