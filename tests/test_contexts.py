@@ -53,6 +53,9 @@ FORMS: dict[str, tuple[MarkerSet, str, str, str]] = {
     "alpaca": (ALPACA, "### Instruction:\n", "\n\n### Response:\n", "EOS"),
     "vicuna": (VICUNA, "USER: ", " ASSISTANT:", "EOS"),
     "llama2": (LLAMA_2, "[INST] ", " [/INST]", "EOS"),
+    # Nothing between two headers where a turn is empty: most vocabularies have "><".
+    "metharme": (rolemask.load("metharme"), "<|user|>", "<|model|>", "EOS"),
+    "metharme without EOS": (rolemask.load("metharme"), "<|user|>", "<|model|>", ""),
 }
 
 
@@ -66,7 +69,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
     "sentencepiece": lambda: packaged("tokenizer.model.v1"),
 }
 CASES = [("chatml", "qwen"), ("llama3", "llama3"), ("gemma3", "gemma3")]
-CASES += [(form, name) for form in ("alpaca", "vicuna", "llama2") for name in TOKENIZERS]
+CASES += [(form, name) for form in ("alpaca", "vicuna", "llama2", "metharme", "metharme without EOS") for name in TOKENIZERS]
 
 # fmt: off
 pieces = ["\n", "\n\n", " ", "  ", "\t", "\r\n", ".", "...", "!?", "-", "#", "##", "[", "]", ":", "'s", "x", "Hello", " world", "é", "漢字", "🙂", "7", "<"]
