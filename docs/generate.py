@@ -29,9 +29,10 @@ from rolemask.registry import load_file
 from rolemask.scan import mask
 from rolemask.spec import IGNORE_INDEX, MarkerSet
 from rolemask.template import ChatTemplate
-from rolemask.truth import NotWrittenError, Oracle
+from rolemask.truth import Oracle
 from rolemask.verification import SYNTHETIC
 from rolemask.vocabulary import Vocabulary, cut_at_controls
+from rolemask.writing import NotWrittenError
 
 FOLDER = Path(__file__).parent
 COMMAND = "python docs/generate.py"

@@ -18,8 +18,8 @@ from rolemask.proof import ShapeResult, prove
 from rolemask.registry import glance, load_file, registered
 from rolemask.spec import MarkerSet
 from rolemask.template import ChatTemplate, templates_of
-from rolemask.truth import looks_special
 from rolemask.vocabulary import Vocabulary, read_vocabulary
+from rolemask.writing import looks_special
 
 logger = logging.getLogger("rolemask")
 

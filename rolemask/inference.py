@@ -18,9 +18,10 @@ from rolemask.reading import Draft, Reader
 from rolemask.source import read_source
 from rolemask.spec import MarkerSet
 from rolemask.template import ChatTemplate, read_templates, templates_of
-from rolemask.truth import NotWrittenError, Oracle, Truth, looks_special, region_texts
+from rolemask.truth import Oracle, Truth, region_texts
 from rolemask.verification import verify
 from rolemask.vocabulary import read_vocabulary
+from rolemask.writing import NotWrittenError, looks_special
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from rolemask.policy import DEFAULT_ROLES, make_policy
 from rolemask.scan import mask
 from rolemask.spec import IGNORE_INDEX
 from rolemask.template import ChatTemplate
-from rolemask.truth import NotWrittenError, Oracle, Truth, lies_within
+from rolemask.truth import Oracle, Truth, lies_within
 from rolemask.vocabulary import Vocabulary
+from rolemask.writing import NotWrittenError
 
 Status = Literal["ok", "differs", "not supported"]
 _CONTEXT = 40

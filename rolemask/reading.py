@@ -11,7 +11,8 @@ from typing import Any
 from rolemask.conversations import IMAGE, REASONING, SWITCHES, SYSTEM, THREE_TURNS, TOOLS, Conversation
 from rolemask.errors import ChatError
 from rolemask.template import ChatTemplate
-from rolemask.truth import LOOKS_SPECIAL, NotWrittenError, Oracle, Truth, common_prefix
+from rolemask.truth import Oracle, Truth
+from rolemask.writing import LOOKS_SPECIAL, NotWrittenError, common_prefix
 
 _TAG = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\])"
 

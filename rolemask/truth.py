@@ -12,40 +12,14 @@ generation stops. Both are found in the text of the whole conversation by the wo
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rolemask.conversations import (
-    FOLLOW_UP,
-    IMAGE,
-    REASONING,
-    SWITCHES,
-    SYSTEM,
-    THINKING_OFF,
-    THINKING_ON,
-    THREE_TURNS,
-    TOOLS,
-    Conversation,
-    cores,
-    ways_to_put,
-)
-from rolemask.errors import ChatError
-from rolemask.template import ChatTemplate, Message
+from rolemask.conversations import SWITCHES, THINKING_OFF, THINKING_ON, Conversation, cores
+from rolemask.writing import NotWrittenError, Writer, common_prefix, tail_of
 
 # What a header that was cut short may end with: a control token, a line, a colon.
 _BORDER = re.compile(r".*[>\]\n:]", re.DOTALL)
-
-
-# What a control token looks like, where no tokenizer tells: <|x|>, <｜x｜>, <|x>, <x|>, <start_of_x>, </s>, [INST], [|x|].
-LOOKS_SPECIAL = re.compile(
-    r"<\|[^<>|\s{}'\"]+\|?>|<[^<>|\s{}'\"/]+\|>|<｜[^<>｜{}'\"]+｜>|<(?:start|end)_\w+>|<[A-Z]+_\d+>|<extra_id_\d+>|</?s>|<[bB][oO][sS](?:_TOKEN)?>|\[\|\w+\|\]|\[/?[A-Z]{2,}(?:_[A-Z]+)*\]"
-)
-
-
-class NotWrittenError(Exception):
-    """The template does not take a conversation, or leaves something of it out. The reason is for people."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +36,8 @@ class Truth:
     prefix_stable: bool
 
 
-class Oracle:
-    """Tells the truth about one chat template.
-
-    Args:
-        template: The chat template.
-        controls: The texts of the tokenizer's control tokens: generation can only stop at one of these.
-    """
-
-    def __init__(self, template: ChatTemplate, controls: Iterable[str]) -> None:
-        self.template = template
-        eos = template.variables.get("eos_token")
-        self._known = sorted({*controls, *([eos] if eos else [])}, key=len, reverse=True)
-        self._closes: dict[tuple[bool, bool], bool] = {}
+class Oracle(Writer):
+    """Tells the truth about one chat template."""
 
     def tell(self, conversation: Conversation) -> Truth:
         """Return the truth about one conversation.
@@ -85,7 +48,7 @@ class Oracle:
         put, text = self.put(conversation)
         if self.writes_prompts_only:
             return self._tell_of_verdict(put)
-        if conversation.options in (THINKING_OFF, THINKING_ON) and not self._knows_switch(put):
+        if conversation.options in (THINKING_OFF, THINKING_ON) and not self.knows_switch(put):
             raise NotWrittenError("the template has no such switch")
         regions: list[tuple[int, int]] = []
         at = 0
@@ -102,105 +65,13 @@ class Oracle:
             if message["role"] == "system":
                 continue  # some templates write it into a later turn (Mistral)
             at = max([at, *(_after(text, core, at) for core in cores(message) if core in text[at:])])
-        generated = self._write(put).generated
-        return Truth(text, tuple(regions), generated, self._is_prefix_stable(put, text))
-
-    @cached_property
-    def writes_prompts_only(self) -> bool:
-        """Whether the template writes a prompt alone: it asks for a verdict on the conversation, and does not write that (Llama Guard)."""
-        question, answer = {"role": "user", "content": "Query1?"}, {"role": "assistant", "content": "Reply1."}
-        try:
-            asked, prompt = self.put(Conversation("", (question,)))
-            _, judged = self.put(Conversation("", (question, answer)))
-        except NotWrittenError:
-            return False
-        if self.text(asked, prompt=True) != prompt or not common_prefix([prompt[::-1], judged[::-1]]).strip():
-            return False
-        # Other templates write a prompt whether asked for one or not, or never one. They have it before the answer as well, or what ends a
-        # question and nothing else.
-        tail, gap = prompt.partition("Query1")[2], judged.partition("Query1")[2].partition("Reply1")[0]
-        if gap.startswith(tail) and (len(self.controls(tail)) < 2 or self._ends_with_control(tail)):
-            return False
-        own = gap[len(self.common([gap, tail])) :]
-        for control in self.controls(own):
-            own = own.replace(control.group(), "")
-        return any(letter.isalpha() for letter in own)
-
-    def _ends_with_control(self, text: str) -> bool:
-        return any(not text[control.end() :].strip() for control in self.controls(text))
+        generated = self.write(put).generated
+        return Truth(text, tuple(regions), generated, self.is_prefix_stable(put, text))
 
     def _tell_of_verdict(self, conversation: Conversation) -> Truth:
         prompt = self.text(conversation, prompt=True) or ""
         verdict = "No.\n- S1" + (self.template.variables.get("eos_token") or "")
         return Truth(prompt + verdict, ((len(prompt), len(prompt + verdict)),), (), prefix_stable=True)
-
-    def put(self, conversation: Conversation) -> tuple[Conversation, str]:
-        """Return the conversation in the form in which the template writes all of it, and what it writes.
-
-        Raises:
-            NotWrittenError: In no form it does.
-        """
-        reasons: list[str] = []
-        for ways in ways_to_put(conversation):
-            taken: list[tuple[Conversation, str]] = []
-            for way in ways:
-                try:
-                    text = self._write(way).text
-                except ChatError as error:
-                    reasons.append(str(error).removeprefix(f"{self.template.name}: "))
-                    continue
-                reason = self._what_is_missing(way, text)
-                if reason is None:
-                    taken.append((way, text))
-                else:
-                    reasons.append(reason)
-            if taken:  # what a template makes of no content (an empty answer, the word None) is more than the least it writes
-                return min(taken, key=lambda way_and_text: len(way_and_text[1]))
-        raise NotWrittenError(reasons[0].splitlines()[0])
-
-    def _write(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> Any:
-        settings = {"guideline": "Do no harm.", **conversation.options, **options}  # by which ShieldGemma judges
-        return self.template.write(conversation.messages, prompt=prompt, tools=list(conversation.tools) or None, **settings)
-
-    def text(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> str | None:
-        """Return what the template writes, None where it does not take the conversation."""
-        try:
-            text = self._write(conversation, prompt=prompt, **options).text
-        except ChatError:
-            return None
-        return str(text)
-
-    def _what_is_missing(self, conversation: Conversation, text: str) -> str | None:
-        if any(f"{quote}type{quote}: {quote}{kind}{quote}" in text for quote in "'\"" for kind in ("text", "image")):
-            return "the template writes lists of parts as they are"
-        at = 0
-        for index, message in enumerate(conversation.messages):
-            thoughts = cores({"role": "", "content": None, "reasoning_content": message.get("reasoning_content")})
-            may_miss = thoughts if conversation.may_lose_thoughts and index + 1 < len(conversation.messages) else []
-            for core in cores(message):
-                if core not in text and core not in may_miss:
-                    return f"the template leaves out {core!r} of message {index}, {message['role']}"
-            if message["role"] != "system":
-                places = [text.find(core, at) for core in cores(message)]
-                if places and max(places) < 0:
-                    return f"the template writes message {index} before the one that precedes it"
-                at = max([at, *places])
-        if any(_has_image(message) for message in conversation.messages):
-            bare = tuple(_without_image(message) for message in conversation.messages)
-            if self.text(replace(conversation, messages=bare)) == text:
-                return "the template writes nothing for an image"
-        return None
-
-    def _knows_switch(self, conversation: Conversation) -> bool:
-        bare = replace(conversation, options={})
-        head = conversation.through(1)
-        return self.text(conversation) != self.text(bare) or self.text(head, prompt=True) != self.text(
-            replace(head, options={}), prompt=True
-        )
-
-    def _is_prefix_stable(self, conversation: Conversation, text: str) -> bool:
-        parts = (self.text(conversation.through(count)) for count in range(1, len(conversation.messages)))
-        return all(part is None or text.startswith(part) for part in parts)
 
     def _start(self, text: str, at: int, conversation: Conversation, index: int) -> int:
         """Return where in `text` the model begins to write message `index`; `at` is behind the last word of the message before."""
@@ -210,10 +81,10 @@ class Oracle:
         for switch in SWITCHES:
             prompt, bare = self.text(given, prompt=True, **switch), self.text(given, **switch)
             if prompt is not None:
-                tails.append(_tail(prompt, before))
+                tails.append(tail_of(prompt, before))
                 # A switch may also change the words before the prompt (GLM's `/nothink`), which this conversation does not have.
                 if bare is not None and ended is not None and prompt.startswith(bare):
-                    tails.append(_tail(ended, before) + prompt[len(bare) :])
+                    tails.append(tail_of(ended, before) + prompt[len(bare) :])
         if not tails:
             raise NotWrittenError(f"the template writes no generation prompt for message {index}")
         rest = text[at:]
@@ -254,20 +125,20 @@ class Oracle:
         if through is None:
             raise NotWrittenError(f"the template does not write the conversation through message {index}")
         if words:
-            alone = _tail(through, message)
+            alone = tail_of(through, message)
         else:  # nothing to find it by: all that stands behind its header
-            behind = len(through) - len(_tail(through, conversation.messages[index - 1]))
+            behind = len(through) - len(tail_of(through, conversation.messages[index - 1]))
             alone = through[self._start(through, behind, conversation, index) :]
         others = [alone, rest]
         if index + 1 == len(conversation.messages) and message.get("tool_calls") is None:
-            follow_up = self._followed(conversation)
+            follow_up = self.followed(conversation)
             if follow_up is not None and words:
-                others.append(_tail(follow_up, message))
-        whatever_follows = self._without_header(self.common(others), conversation, of_others=bool(words))
+                others.append(tail_of(follow_up, message))
+        whatever_follows = self.without_header(self.common(others), conversation, of_others=bool(words))
         closes = self.closes_answers(conversation)
         # Without words in it, what an answer that is left open begins with looks like what follows it.
         has_stop = closes or (bool(words) and not self.next_header_stops(conversation))
-        stop = self._last_control(whatever_follows) if has_stop else None
+        stop = self.last_control(whatever_follows) if has_stop else None
         if stop is not None:
             return last + stop.end()
         following = conversation.messages[index + 1 :]
@@ -277,7 +148,7 @@ class Oracle:
         # What another answer begins with is no stop token. Nor is what a tool's result begins with, where the template closes answers and
         # writes nothing here (DeepSeek R1 behind a lone call); some do so, but only when something follows (Nemotron Nano 2).
         only_plain = (bool(following) and following[0]["role"] == "assistant") or (closes and bool(words))
-        if found is None or (only_plain and found.group() != self._plain_stop(conversation)):
+        if found is None or (only_plain and found.group() != self.plain_stop(conversation)):
             return last + len(whatever_follows)
         return last + found.end()
 
@@ -286,136 +157,9 @@ class Oracle:
         eos, openers = self.template.variables.get("eos_token"), self.controls(self.between(conversation)[1])
         return bool(eos and openers) and openers[0].group() in region.partition(str(eos))[2]
 
-    def next_header_stops(self, conversation: Conversation) -> bool:
-        """Whether generation stops at the control token that is the header of the next turn (GLM), and not at one of the answer's own."""
-        behind = self._behind_answer(conversation)
-        if self.closes_answers(conversation) or len(behind) != 1:
-            return False
-        # What opens the question behind the answer must open the first question too.
-        before = self.controls((self.text(self._plain(conversation)) or "").partition("Query1")[0])
-        return [match.group() for match in before[-1:]] == behind
-
-    def _behind_answer(self, conversation: Conversation) -> list[str]:
-        """Return the control tokens between an answer and the question behind it."""
-        followed = self._followed(self._plain(conversation)) or ""
-        return [match.group() for match in self.controls(followed.partition("Reply1")[2].partition("Query9")[0])]
-
-    def _plain_stop(self, conversation: Conversation) -> str:
-        """Return the control token behind an answer that a user follows: what another answer begins with is no stop token."""
-        return next(iter(self._behind_answer(conversation)), "")
-
-    def _followed(self, conversation: Conversation) -> str | None:
-        return self.text(conversation.with_message(_in_form_of(conversation, FOLLOW_UP)))
-
-    def closes_answers(self, conversation: Conversation) -> bool:
-        """Whether the template itself writes a control token behind an answer, whatever follows."""
-        form = _has_parts(conversation), bool(conversation.tools)
-        if form not in self._closes:
-            plain = self._plain(conversation)
-            tails = [text.partition("Reply1")[2] for text in (self.text(plain), self._followed(plain)) if text is not None]
-            self._closes[form] = bool(self.controls(self._without_header(self.common(tails), plain)))
-        return self._closes[form]
-
-    def _plain(self, conversation: Conversation) -> Conversation:
-        """Return a question and an answer, in the form that the conversation has."""
-        messages = ({"role": "user", "content": "Query1"}, {"role": "assistant", "content": "Reply1"})
-        return Conversation("", tuple(_in_form_of(conversation, message) for message in messages), tools=conversation.tools)
-
-    def common(self, texts: Sequence[str]) -> str:
-        """Return what all texts begin with, in whole control tokens."""
-        common = common_prefix(texts)
-        for text in texts:
-            cut = next((found for found in self.controls(text) if found.start() < len(common) < found.end()), None)
-            common = common if cut is None else common[: cut.start()]
-        return common
-
-    def controls(self, text: str) -> list[re.Match[str]]:
-        """Return the control tokens in a text, in their order."""
-        # A pattern of all that a tokenizer has takes longer to compile than this takes: Gemma has thousands.
-        present = [control for control in self._known if control in text]
-        return list(re.finditer("|".join(map(re.escape, present)), text)) if present else []
-
-    def _last_control(self, text: str) -> re.Match[str] | None:
-        """Return the last EOS token of a text, failing that its last control token."""
-        found = self.controls(text)
-        ends = [match for match in found if match.group() == self.template.variables.get("eos_token")]
-        return next(reversed(ends or found), None)
-
-    def between(self, conversation: Conversation) -> tuple[str, str]:
-        """Return what ends a user's turn, with the white space behind it, and the assistant's header: nothing where one marker is both."""
-        asked = replace(self._plain(conversation).through(1), options=conversation.options)
-        prompt, bare = (_tail(self.text(asked, prompt=prompt) or "", asked.messages[0]) for prompt in (True, False))
-        ended = self.common([prompt, bare])
-        header = prompt[len(ended) :]
-        controls = [match.group() for match in self.controls(header or prompt)]
-        if header and len(controls) > 1 and controls[0] == self._plain_stop(conversation):
-            # The last message is left open unless a prompt follows (Qwen1.5): the end marker came with the prompt.
-            ended = prompt[: prompt.index(controls[0], len(ended)) + len(controls[0])]
-        elif not header and len(controls) > 1:  # a header whether one is asked for or not (Command-A)
-            ended = prompt[: prompt.index(controls[0]) + len(controls[0])]
-        elif not header and not controls:
-            ended = ""
-        rest = prompt[len(ended) :]
-        ended += rest[: len(rest) - len(rest.lstrip())]
-        return ended, prompt[len(ended) :]
-
-    def _without_header(self, text: str, conversation: Conversation, *, of_others: bool = False) -> str:
-        """Cut off a header that the template leaves dangling behind an answer (Command-A), or the beginning of one that others share."""
-        header = self.between(conversation)[1]
-        first, *_ = [*self.controls(header), None]
-        is_shared = first is not None and first.start() == 0 and bool(header[first.end() :].strip())  # the role stands behind it
-        for opener in self.controls(text) if header else ():
-            rest = text[opener.start() :]
-            is_others = of_others and is_shared and header.startswith(opener.group())
-            if is_others or rest.startswith(header) or header.startswith(rest):
-                return text[: opener.start()]
-        return text
-
-
-def common_prefix(texts: Sequence[str]) -> str:
-    """Return the longest text that all of them begin with."""
-    first, last = min(texts, default=""), max(texts, default="")  # in the order of letters: what these two share, all share
-    return first[: next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
-
-
-def _has_parts(conversation: Conversation) -> bool:
-    return isinstance(conversation.messages[0]["content"], list)
-
-
-def _in_form_of(conversation: Conversation, message: Message) -> Message:
-    """Return a message of text in the form that the messages of a conversation have."""
-    return message | {"content": [{"type": "text", "text": message["content"]}]} if _has_parts(conversation) else message
-
 
 def _after(text: str, core: str, at: int) -> int:
     return text.index(core, at) + len(core)
-
-
-def _tail(text: str, message: Message) -> str:
-    """Return what stands behind the last word of the message with which `text` ends."""
-    return text[max((text.rfind(core) + len(core) for core in cores(message) if core in text), default=len(text)) :]
-
-
-def _has_image(message: Message) -> bool:
-    content = message["content"]
-    return isinstance(content, list) and any(part["type"] == "image" for part in content)
-
-
-def _without_image(message: Message) -> Message:
-    if not _has_image(message):
-        return message
-    return message | {"content": [part for part in message["content"] if part["type"] != "image"]}
-
-
-def looks_special(template: ChatTemplate) -> set[str]:
-    """Return what looks like a control token, in a template and in what it writes: a guess, where no tokenizer tells."""
-    texts = [template.source]
-    for conversation in (SYSTEM, THREE_TURNS, TOOLS, REASONING, IMAGE):
-        try:
-            texts.append(Oracle(template, ()).put(conversation)[1])
-        except NotWrittenError:
-            continue
-    return {token for text in texts for token in LOOKS_SPECIAL.findall(text)}
 
 
 def region_texts(truth: Truth) -> list[str]:

@@ -16,7 +16,8 @@ from rolemask.registry import load
 from rolemask.source import read_source, read_text
 from rolemask.spec import MarkerSet, Verified
 from rolemask.template import ChatTemplate, plain_name, read_templates, templates_of, variables_of
-from rolemask.truth import NotWrittenError, Oracle, looks_special
+from rolemask.truth import Oracle
+from rolemask.writing import NotWrittenError, looks_special
 
 SYNTHETIC = "synthetic"
 """The name of the tokenizer that is built for the proof, where the model's own is not at hand."""

@@ -25,7 +25,8 @@ from rolemask import IGNORE_INDEX
 from rolemask.conversations import CONVERSATIONS
 from rolemask.registry import load
 from rolemask.template import ChatTemplate, variables_of
-from rolemask.truth import NotWrittenError, Oracle
+from rolemask.truth import Oracle
+from rolemask.writing import NotWrittenError
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEMPLATES = dict(training_templates())

@@ -17,7 +17,8 @@ from rolemask.conversations import CONVERSATIONS, Conversation, ways_to_put
 from rolemask.errors import ChatError
 from rolemask.proof import ShapeResult
 from rolemask.template import _compiled, templates_of, variables_of
-from rolemask.truth import NotWrittenError, Oracle, region_texts
+from rolemask.truth import Oracle, region_texts
+from rolemask.writing import NotWrittenError
 
 SHAPES = {conversation.name: conversation for conversation in CONVERSATIONS}
 # What a template can write -> the shapes that it then has to come out right on; what every template can write is under "".

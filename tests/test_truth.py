@@ -4,7 +4,8 @@ import pytest
 
 from rolemask import ChatTemplate
 from rolemask.conversations import CONVERSATIONS, IMAGE, REASONING, SYSTEM, THREE_TURNS, TOOLS, Conversation
-from rolemask.truth import NotWrittenError, Oracle, common_prefix, lies_within, region_texts
+from rolemask.truth import Oracle, lies_within, region_texts
+from rolemask.writing import NotWrittenError, common_prefix
 
 LOOP = "{% for m in messages %}"
 CHATML = (

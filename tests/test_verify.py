@@ -15,9 +15,9 @@ from rolemask.compiler import compile_rules
 from rolemask.conversations import THREE_TURNS
 from rolemask.proof import prove, tokens_of
 from rolemask.registry import load_file
-from rolemask.truth import NotWrittenError
 from rolemask.verification import write_verified
 from rolemask.vocabulary import Vocabulary, cut_at_controls
+from rolemask.writing import NotWrittenError
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

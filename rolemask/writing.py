@@ -1,0 +1,263 @@
+"""A chat template, asked: what it writes of a conversation, and what its habits are. Nothing here knows of marker sets."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from rolemask.conversations import FOLLOW_UP, IMAGE, REASONING, SYSTEM, THREE_TURNS, TOOLS, Conversation, cores, ways_to_put
+from rolemask.errors import ChatError
+from rolemask.template import ChatTemplate, Message, Written
+
+# What a control token looks like, where no tokenizer tells: <|x|>, <｜x｜>, <|x>, <x|>, <start_of_x>, </s>, [INST], [|x|].
+LOOKS_SPECIAL = re.compile(
+    r"<\|[^<>|\s{}'\"]+\|?>|<[^<>|\s{}'\"/]+\|>|<｜[^<>｜{}'\"]+｜>|<(?:start|end)_\w+>|<[A-Z]+_\d+>|<extra_id_\d+>|</?s>|<[bB][oO][sS](?:_TOKEN)?>|\[\|\w+\|\]|\[/?[A-Z]{2,}(?:_[A-Z]+)*\]"
+)
+
+
+class NotWrittenError(Exception):
+    """The template does not take a conversation, or leaves something of it out. The reason is for people."""
+
+
+class Writer:
+    """Writes conversations with one chat template, and tells its habits.
+
+    Args:
+        template: The chat template.
+        controls: The texts of the tokenizer's control tokens: generation can only stop at one of these.
+    """
+
+    def __init__(self, template: ChatTemplate, controls: Iterable[str]) -> None:
+        self.template = template
+        eos = template.variables.get("eos_token")
+        self._known = sorted({*controls, *([eos] if eos else [])}, key=len, reverse=True)
+        self._closes: dict[tuple[bool, bool], bool] = {}
+
+    def put(self, conversation: Conversation) -> tuple[Conversation, str]:
+        """Return the conversation in the form in which the template writes all of it, and what it writes.
+
+        Raises:
+            NotWrittenError: In no form it does.
+        """
+        reasons: list[str] = []
+        for ways in ways_to_put(conversation):
+            taken: list[tuple[Conversation, str]] = []
+            for way in ways:
+                try:
+                    text = self.write(way).text
+                except ChatError as error:
+                    reasons.append(str(error).removeprefix(f"{self.template.name}: "))
+                    continue
+                reason = self._what_is_missing(way, text)
+                if reason is None:
+                    taken.append((way, text))
+                else:
+                    reasons.append(reason)
+            if taken:  # what a template makes of no content (an empty answer, the word None) is more than the least it writes
+                return min(taken, key=lambda way_and_text: len(way_and_text[1]))
+        raise NotWrittenError(reasons[0].splitlines()[0])
+
+    def write(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> Written:
+        """Write a conversation.
+
+        Raises:
+            ChatError: The template does not take it.
+        """
+        settings = {"guideline": "Do no harm.", **conversation.options, **options}  # by which ShieldGemma judges
+        return self.template.write(conversation.messages, prompt=prompt, tools=list(conversation.tools) or None, **settings)
+
+    def text(self, conversation: Conversation, *, prompt: bool = False, **options: Any) -> str | None:
+        """Return what the template writes, None where it does not take the conversation."""
+        try:
+            return self.write(conversation, prompt=prompt, **options).text
+        except ChatError:
+            return None
+
+    def _what_is_missing(self, conversation: Conversation, text: str) -> str | None:
+        if any(f"{quote}type{quote}: {quote}{kind}{quote}" in text for quote in "'\"" for kind in ("text", "image")):
+            return "the template writes lists of parts as they are"
+        at = 0
+        for index, message in enumerate(conversation.messages):
+            thoughts = cores({"role": "", "content": None, "reasoning_content": message.get("reasoning_content")})
+            may_miss = thoughts if conversation.may_lose_thoughts and index + 1 < len(conversation.messages) else []
+            for core in cores(message):
+                if core not in text and core not in may_miss:
+                    return f"the template leaves out {core!r} of message {index}, {message['role']}"
+            if message["role"] != "system":
+                places = [text.find(core, at) for core in cores(message)]
+                if places and max(places) < 0:
+                    return f"the template writes message {index} before the one that precedes it"
+                at = max([at, *places])
+        if any(_has_image(message) for message in conversation.messages):
+            bare = tuple(_without_image(message) for message in conversation.messages)
+            if self.text(replace(conversation, messages=bare)) == text:
+                return "the template writes nothing for an image"
+        return None
+
+    def knows_switch(self, conversation: Conversation) -> bool:
+        """Whether the options of a conversation change anything in what is written."""
+        bare = replace(conversation, options={})
+        head = conversation.through(1)
+        return self.text(conversation) != self.text(bare) or self.text(head, prompt=True) != self.text(
+            replace(head, options={}), prompt=True
+        )
+
+    def is_prefix_stable(self, conversation: Conversation, text: str) -> bool:
+        """Whether each message only adds to the text of those before."""
+        parts = (self.text(conversation.through(count)) for count in range(1, len(conversation.messages)))
+        return all(part is None or text.startswith(part) for part in parts)
+
+    def controls(self, text: str) -> list[re.Match[str]]:
+        """Return the control tokens in a text, in their order."""
+        # A pattern of all that a tokenizer has takes longer to compile than this takes: Gemma has thousands.
+        present = [control for control in self._known if control in text]
+        return list(re.finditer("|".join(map(re.escape, present)), text)) if present else []
+
+    def common(self, texts: Sequence[str]) -> str:
+        """Return what all texts begin with, in whole control tokens."""
+        common = common_prefix(texts)
+        for text in texts:
+            cut = next((found for found in self.controls(text) if found.start() < len(common) < found.end()), None)
+            common = common if cut is None else common[: cut.start()]
+        return common
+
+    def last_control(self, text: str) -> re.Match[str] | None:
+        """Return the last EOS token of a text, failing that its last control token."""
+        found = self.controls(text)
+        ends = [match for match in found if match.group() == self.template.variables.get("eos_token")]
+        return next(reversed(ends or found), None)
+
+    # --- habits
+
+    @cached_property
+    def writes_prompts_only(self) -> bool:
+        """Whether the template writes a prompt alone: it asks for a verdict on the conversation, and does not write that (Llama Guard)."""
+        question, answer = {"role": "user", "content": "Query1?"}, {"role": "assistant", "content": "Reply1."}
+        try:
+            asked, prompt = self.put(Conversation("", (question,)))
+            _, judged = self.put(Conversation("", (question, answer)))
+        except NotWrittenError:
+            return False
+        if self.text(asked, prompt=True) != prompt or not common_prefix([prompt[::-1], judged[::-1]]).strip():
+            return False
+        # Other templates write a prompt whether asked for one or not, or never one. They have it before the answer as well, or what ends a
+        # question and nothing else.
+        tail, gap = prompt.partition("Query1")[2], judged.partition("Query1")[2].partition("Reply1")[0]
+        if gap.startswith(tail) and (len(self.controls(tail)) < 2 or self._ends_with_control(tail)):
+            return False
+        own = gap[len(self.common([gap, tail])) :]
+        for control in self.controls(own):
+            own = own.replace(control.group(), "")
+        return any(letter.isalpha() for letter in own)
+
+    def _ends_with_control(self, text: str) -> bool:
+        return any(not text[control.end() :].strip() for control in self.controls(text))
+
+    def next_header_stops(self, conversation: Conversation) -> bool:
+        """Whether generation stops at the control token that is the header of the next turn (GLM), and not at one of the answer's own."""
+        behind = self._behind_answer(conversation)
+        if self.closes_answers(conversation) or len(behind) != 1:
+            return False
+        # What opens the question behind the answer must open the first question too.
+        before = self.controls((self.text(self._plain(conversation)) or "").partition("Query1")[0])
+        return [match.group() for match in before[-1:]] == behind
+
+    def _behind_answer(self, conversation: Conversation) -> list[str]:
+        """Return the control tokens between an answer and the question behind it."""
+        followed = self.followed(self._plain(conversation)) or ""
+        return [match.group() for match in self.controls(followed.partition("Reply1")[2].partition("Query9")[0])]
+
+    def plain_stop(self, conversation: Conversation) -> str:
+        """Return the control token behind an answer that a user follows: what another answer begins with is no stop token."""
+        return next(iter(self._behind_answer(conversation)), "")
+
+    def closes_answers(self, conversation: Conversation) -> bool:
+        """Whether the template itself writes a control token behind an answer, whatever follows."""
+        form = _has_parts(conversation), bool(conversation.tools)
+        if form not in self._closes:
+            plain = self._plain(conversation)
+            tails = [text.partition("Reply1")[2] for text in (self.text(plain), self.followed(plain)) if text is not None]
+            self._closes[form] = bool(self.controls(self.without_header(self.common(tails), plain)))
+        return self._closes[form]
+
+    def followed(self, conversation: Conversation) -> str | None:
+        """Return what is written when one more question follows, None where the template does not take that."""
+        return self.text(conversation.with_message(_in_form_of(conversation, FOLLOW_UP)))
+
+    def _plain(self, conversation: Conversation) -> Conversation:
+        """Return a question and an answer, in the form that the conversation has."""
+        messages = ({"role": "user", "content": "Query1"}, {"role": "assistant", "content": "Reply1"})
+        return Conversation("", tuple(_in_form_of(conversation, message) for message in messages), tools=conversation.tools)
+
+    def between(self, conversation: Conversation) -> tuple[str, str]:
+        """Return what ends a user's turn, with the white space behind it, and the assistant's header: nothing where one marker is both."""
+        asked = replace(self._plain(conversation).through(1), options=conversation.options)
+        prompt, bare = (tail_of(self.text(asked, prompt=prompt) or "", asked.messages[0]) for prompt in (True, False))
+        ended = self.common([prompt, bare])
+        header = prompt[len(ended) :]
+        controls = [match.group() for match in self.controls(header or prompt)]
+        if header and len(controls) > 1 and controls[0] == self.plain_stop(conversation):
+            # The last message is left open unless a prompt follows (Qwen1.5): the end marker came with the prompt.
+            ended = prompt[: prompt.index(controls[0], len(ended)) + len(controls[0])]
+        elif not header and len(controls) > 1:  # a header whether one is asked for or not (Command-A)
+            ended = prompt[: prompt.index(controls[0]) + len(controls[0])]
+        elif not header and not controls:
+            ended = ""
+        rest = prompt[len(ended) :]
+        ended += rest[: len(rest) - len(rest.lstrip())]
+        return ended, prompt[len(ended) :]
+
+    def without_header(self, text: str, conversation: Conversation, *, of_others: bool = False) -> str:
+        """Cut off a header that the template leaves dangling behind an answer (Command-A), or the beginning of one that others share."""
+        header = self.between(conversation)[1]
+        first, *_ = [*self.controls(header), None]
+        is_shared = first is not None and first.start() == 0 and bool(header[first.end() :].strip())  # the role stands behind it
+        for opener in self.controls(text) if header else ():
+            rest = text[opener.start() :]
+            is_others = of_others and is_shared and header.startswith(opener.group())
+            if is_others or rest.startswith(header) or header.startswith(rest):
+                return text[: opener.start()]
+        return text
+
+
+def common_prefix(texts: Sequence[str]) -> str:
+    """Return the longest text that all of them begin with."""
+    first, last = min(texts, default=""), max(texts, default="")  # in the order of letters: what these two share, all share
+    return first[: next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
+
+
+def _has_parts(conversation: Conversation) -> bool:
+    return isinstance(conversation.messages[0]["content"], list)
+
+
+def _in_form_of(conversation: Conversation, message: Message) -> Message:
+    """Return a message of text in the form that the messages of a conversation have."""
+    return message | {"content": [{"type": "text", "text": message["content"]}]} if _has_parts(conversation) else message
+
+
+def tail_of(text: str, message: Message) -> str:
+    """Return what stands behind the last word of the message with which `text` ends."""
+    return text[max((text.rfind(core) + len(core) for core in cores(message) if core in text), default=len(text)) :]
+
+
+def _has_image(message: Message) -> bool:
+    content = message["content"]
+    return isinstance(content, list) and any(part["type"] == "image" for part in content)
+
+
+def _without_image(message: Message) -> Message:
+    if not _has_image(message):
+        return message
+    return message | {"content": [part for part in message["content"] if part["type"] != "image"]}
+
+
+def looks_special(template: ChatTemplate) -> set[str]:
+    """Return what looks like a control token, in a template and in what it writes: a guess, where no tokenizer tells."""
+    texts = [template.source]
+    for conversation in (SYSTEM, THREE_TURNS, TOOLS, REASONING, IMAGE):
+        try:
+            texts.append(Writer(template, ()).put(conversation)[1])
+        except NotWrittenError:
+            continue
+    return {token for text in texts for token in LOOKS_SPECIAL.findall(text)}
