@@ -31,11 +31,11 @@ class Finding(NamedTuple):
     header_ends: tuple[tuple[int, int], ...]
     spans: tuple[tuple[int, int], ...]
 
-    def longer_than(self, length: int) -> "Finding":
-        """Return the matches of more tokens than that."""
+    def of_several(self) -> "Finding":
+        """Return the matches of more tokens than one."""
 
         def keep(found: tuple[int, int]) -> tuple[int, int]:
-            return found if found[1] > length else NO_MATCH
+            return found if found[1] > 1 else NO_MATCH
 
         def keep_all(found: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
             return tuple(map(keep, found))
@@ -249,7 +249,7 @@ def _step_over(state: State, finding: Finding, rules: Rules) -> tuple[State, Out
     if after.left:
         return after, output
     after = State(state.rule, closed=state.span) if state.passing == "span end" else after._replace(passing="")
-    begun, event = _step(after, finding.longer_than(1), rules)
+    begun, event = _step(after, finding.of_several(), rules)
     if begun == State(after.rule, after.span, after.in_header):
         return after, output
     if begun.passing == "end":

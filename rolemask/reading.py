@@ -12,7 +12,7 @@ from rolemask.conversations import IMAGE, REASONING, SWITCHES, SYSTEM, THREE_TUR
 from rolemask.errors import ChatError
 from rolemask.template import ChatTemplate
 from rolemask.truth import Oracle, Truth
-from rolemask.writing import LOOKS_SPECIAL, NotWrittenError, common_prefix
+from rolemask.writing import LOOKS_SPECIAL, NotWrittenError, UntoldError, common_prefix
 
 _TAG = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\])"
 
@@ -61,14 +61,12 @@ class Reader:
 
     def _tell(self, conversation: Conversation) -> Truth | None:
         try:
-            self.oracle.put(conversation)
-        except NotWrittenError:
-            return None
-        try:
             return self.oracle.tell(conversation)
-        except NotWrittenError as reason:  # it is written, and not told whose it is: a set without it could train anything there
+        except UntoldError as reason:  # a set without it could train anything there
             self.unsettled.append(f"{conversation.name}: {reason}")
-            return None
+        except NotWrittenError:
+            pass
+        return None
 
     # --- the turns of user and assistant
 

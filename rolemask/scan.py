@@ -190,6 +190,7 @@ def _read_turn(
     if opened != OUTSIDE:
         span = Span(opened, turn.content, turn.content, len(ids), len(ids), own=turn.content)
         turn.spans.append(span)
+    spans = rules.spans.get(rule.role)
     at, taken = behind(start, length)
     go_on = len(ids), len(ids)
     while (at := next_from(at)) < len(ids):
@@ -217,7 +218,6 @@ def _read_turn(
                 span.stop = taken
             span = None
             continue
-        spans = rules.spans.get(rule.role)
         if span is None and not in_header and spans is not None and (found := match_beyond(taken, spans, ids, at)):
             own = max(own_from(at, *found, turn, rules), taken)
             span = Span(found[0], max(at, taken), at + found[1], len(ids), len(ids), own)

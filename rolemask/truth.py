@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rolemask.conversations import SWITCHES, THINKING_OFF, THINKING_ON, Conversation, cores
-from rolemask.writing import NotWrittenError, Writer, common_prefix, tail_of
+from rolemask.writing import NotWrittenError, UntoldError, Writer, common_prefix, tail_of
 
 # What a header that was cut short may end with: a control token, a line, a colon.
 _BORDER = re.compile(r".*[>\]\n:]", re.DOTALL)
@@ -44,6 +44,7 @@ class Oracle(Writer):
 
         Raises:
             NotWrittenError: The template does not take it, or leaves something out.
+            UntoldError: It writes all of it, and cannot be told of.
         """
         put, text = self.put(conversation)
         if self.writes_prompts_only:
@@ -56,10 +57,10 @@ class Oracle(Writer):
             if message["role"] == "assistant":
                 start = self._start(text, at, put, index)
                 if regions and not text[regions[-1][1] : start].strip() and put.messages[index - 1]["role"] == "assistant":
-                    raise NotWrittenError("the template writes nothing between two answers, so they are one turn to a reader")
+                    raise UntoldError("the template writes nothing between two answers, so they are one turn to a reader")
                 stop = self._stop(text, at, start, put, index)
                 if self._begins_anew(text[start:stop], put):  # DeepSeek R1's distillations, with words and a call
-                    raise NotWrittenError(f"the template writes message {index} as two turns")
+                    raise UntoldError(f"the template writes message {index} as two turns")
                 regions.append((start, stop))
                 at = start
             if message["role"] == "system":
@@ -86,14 +87,14 @@ class Oracle(Writer):
                 if bare is not None and ended is not None and prompt.startswith(bare):
                     tails.append(tail_of(ended, before) + prompt[len(bare) :])
         if not tails:
-            raise NotWrittenError(f"the template writes no generation prompt for message {index}")
+            raise UntoldError(f"the template writes no generation prompt for message {index}")
         rest = text[at:]
         fitting = [tail for tail in tails if rest.startswith(tail)]
         if fitting:
             begins = at + max(map(len, fitting))
             opener = self.between(conversation)[1]
             if opener and text.startswith(opener, begins):  # Diffusion Gemma, behind the result of a call
-                raise NotWrittenError(f"the template writes a header for message {index} that its generation prompt does not write")
+                raise UntoldError(f"the template writes a header for message {index} that its generation prompt does not write")
             return begins
         # A prompt may come with a turn of its own before the header (Command-R's documents), which history does not have.
         coming = (core for message in conversation.messages[index:] for core in cores(message))
@@ -112,7 +113,7 @@ class Oracle(Writer):
         longest = max((common_prefix([rest, tail]) for tail in tails), key=len)
         header = _BORDER.match(longest)
         if header is None or longest[header.end() :][:1].isalnum():  # none of it, or cut off within a word
-            raise NotWrittenError(f"message {index} does not begin with what the generation prompt supplies")
+            raise UntoldError(f"message {index} does not begin with what the generation prompt supplies")
         return at + header.end()
 
     def _stop(self, text: str, before: int, start: int, conversation: Conversation, index: int) -> int:
@@ -123,7 +124,7 @@ class Oracle(Writer):
         through = self.text(conversation.through(index + 1))
         rest = text[last:]
         if through is None:
-            raise NotWrittenError(f"the template does not write the conversation through message {index}")
+            raise UntoldError(f"the template does not write the conversation through message {index}")
         if words:
             alone = tail_of(through, message)
         else:  # nothing to find it by: all that stands behind its header

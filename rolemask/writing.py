@@ -20,6 +20,10 @@ class NotWrittenError(Exception):
     """The template does not take a conversation, or leaves something of it out. The reason is for people."""
 
 
+class UntoldError(NotWrittenError):
+    """The template writes a conversation, and contradicts itself on which of it is the model's."""
+
+
 class Writer:
     """Writes conversations with one chat template, and tells its habits.
 
@@ -33,6 +37,7 @@ class Writer:
         eos = template.variables.get("eos_token")
         self._known = sorted({*controls, *([eos] if eos else [])}, key=len, reverse=True)
         self._closes: dict[tuple[bool, bool], bool] = {}
+        self._between: dict[tuple[Any, ...], tuple[str, str]] = {}
 
     def put(self, conversation: Conversation) -> tuple[Conversation, str]:
         """Return the conversation in the form in which the template writes all of it, and what it writes.
@@ -133,10 +138,9 @@ class Writer:
     @cached_property
     def writes_prompts_only(self) -> bool:
         """Whether the template writes a prompt alone: it asks for a verdict on the conversation, and does not write that (Llama Guard)."""
-        question, answer = {"role": "user", "content": "Query1?"}, {"role": "assistant", "content": "Reply1."}
         try:
-            asked, prompt = self.put(Conversation("", (question,)))
-            _, judged = self.put(Conversation("", (question, answer)))
+            asked, prompt = self.put(THREE_TURNS.through(1))
+            _, judged = self.put(THREE_TURNS.through(2))
         except NotWrittenError:
             return False
         if self.text(asked, prompt=True) != prompt or not common_prefix([prompt[::-1], judged[::-1]]).strip():
@@ -192,6 +196,12 @@ class Writer:
 
     def between(self, conversation: Conversation) -> tuple[str, str]:
         """Return what ends a user's turn, with the white space behind it, and the assistant's header: nothing where one marker is both."""
+        form = _has_parts(conversation), bool(conversation.tools), *sorted(conversation.options.items())
+        if form not in self._between:
+            self._between[form] = self._find_between(conversation)
+        return self._between[form]
+
+    def _find_between(self, conversation: Conversation) -> tuple[str, str]:
         asked = replace(self._plain(conversation).through(1), options=conversation.options)
         prompt, bare = (tail_of(self.text(asked, prompt=prompt) or "", asked.messages[0]) for prompt in (True, False))
         ended = self.common([prompt, bare])
@@ -211,11 +221,10 @@ class Writer:
     def without_header(self, text: str, conversation: Conversation, *, of_others: bool = False) -> str:
         """Cut off a header that the template leaves dangling behind an answer (Command-A), or the beginning of one that others share."""
         header = self.between(conversation)[1]
-        first, *_ = [*self.controls(header), None]
-        is_shared = first is not None and first.start() == 0 and bool(header[first.end() :].strip())  # the role stands behind it
         for opener in self.controls(text) if header else ():
             rest = text[opener.start() :]
-            is_others = of_others and is_shared and header.startswith(opener.group())
+            role = header.removeprefix(opener.group())  # where the header begins with a token, and goes on, that opens others' turns too
+            is_others = of_others and role != header and role.strip()
             if is_others or rest.startswith(header) or header.startswith(rest):
                 return text[: opener.start()]
         return text

@@ -58,15 +58,12 @@ def rows(markers: MarkerSet, length: int) -> st.SearchStrategy[list[int]]:
     ]
     at_random = st.lists(IDS | st.just(-1), min_size=length, max_size=length)
     crowded = st.lists(st.integers(0, 3), min_size=length, max_size=length)
-    return (
-        at_random
-        | crowded
-        | st.builds(
-            lambda chunks, joins: (_spell(chunks, joins) + [10] * length)[:length],
-            st.lists(st.sampled_from(written) | st.sampled_from("ab"), max_size=12),
-            st.integers(min_value=0, max_value=2**24),
-        )
+    joined = st.builds(
+        lambda chunks, joins: (_spell(chunks, joins) + [10] * length)[:length],
+        st.lists(st.sampled_from(written) | st.sampled_from("ab"), max_size=12),
+        st.integers(min_value=0, max_value=2**24),
     )
+    return at_random | crowded | joined
 
 
 def _spell(chunks: list[str | TokenIds], joins: int) -> list[int]:
