@@ -1,6 +1,5 @@
 """The masker: a compiled marker set with a policy, for whatever holds the token ids."""
 
-import copy
 import logging
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,20 +11,18 @@ from rolemask.batch import (
     ListBatch,
     Row,
     as_lists,
-    has_numpy,
     have_one_shape,
     is_array,
     is_tensor,
     read_batch,
-    read_tensor,
     to_array,
 )
 from rolemask.compiler import rules_for
 from rolemask.errors import EmptyRowError, InputError, PolicyError
 from rolemask.explain import Explanation, explain_row
+from rolemask.paths import Paths
 from rolemask.policy import choice, make_policy
 from rolemask.report import RowReport, report_row
-from rolemask.scan import Masked, check_train_turns, mask, may_be_trained
 from rolemask.selfcheck import self_check as check_against_template
 from rolemask.spec import IGNORE_INDEX, MarkerSet
 
@@ -84,12 +81,10 @@ class Masker:
             markers.roles, train_on_inputs=train_on_inputs, roles_to_train=roles_to_train, train_on_eos=train_on_eos, turns=turns
         )
         self.on_empty = on_empty
-        self.backend = backend
         self.rules = rules_for(markers, tokenizer)
         check_against_template(markers, self.rules, tokenizer, self_check)
-        self._array_path: Any = None
-        self._device_path: Any = None
-        self._weighted: Masker | None = None
+        self._paths = Paths(self.rules, self.policy, backend)
+        self._weighted: Paths | None = None
         logger.info("%r on %s: %s; %s", markers.name, self.rules.vocabulary.name, self.policy, self._summary())
 
     @property
@@ -123,14 +118,13 @@ class Masker:
         >>> markers.compile()([1, 5, 9, 2, 6, 9])
         [-100, -100, -100, -100, 6, 9]
         """
-        if self._stays_on_device(input_ids, rows):
-            tensors = read_tensor(input_ids, attention_mask, **rows)
-            labels = self._device().mask(tensors.ids, tensors.attention, starts=tensors.starts)[0]
+        if self._paths.stays_on_device(input_ids, rows):
+            tensors, labels, _ = self._paths.mask_on_device(input_ids, attention_mask, rows)
             if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
                 self._check_empty(read_batch(input_ids, attention_mask, **rows), to_array(labels))
             return tensors.restore(labels)
         batch = read_batch(input_ids, attention_mask, **rows)
-        labels, _ = self._mask(batch, with_roles=False)
+        labels, _ = self._paths.mask(batch, with_roles=False)
         self._check_empty(batch, labels)
         return batch.restore(labels)
 
@@ -162,11 +156,11 @@ class Masker:
 
     def roles(self, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
         """Return the role id of each token, an index into `role_names`, or -1 outside any turn: int8, kind and shape of `input_ids`."""
-        if self._stays_on_device(input_ids, rows):
-            tensors = read_tensor(input_ids, attention_mask, **rows)
-            return tensors.restore(self._device().mask(tensors.ids, tensors.attention, starts=tensors.starts)[1])
+        if self._paths.stays_on_device(input_ids, rows):
+            tensors, _, roles = self._paths.mask_on_device(input_ids, attention_mask, rows)
+            return tensors.restore(roles)
         batch = read_batch(input_ids, attention_mask, **rows)
-        return batch.restore(self._mask(batch)[1])
+        return batch.restore(self._paths.mask(batch)[1])
 
     def weights(self, input_ids: Any, role_weights: Mapping[str, float], attention_mask: Any = None, **rows: Any) -> Any:
         """Return a loss weight per token, float32, of the kind and shape of `input_ids`; 0 where no loss is wanted.
@@ -193,16 +187,15 @@ class Masker:
         for role, weight in role_weights.items():
             if role in self.rules.roles:
                 table[self.rules.roles.index(role)] = weight
-        masker = self._with_roles(tuple(role_weights))
-        if self._stays_on_device(input_ids, rows):
+        paths = self._paths_for(tuple(role_weights))
+        if paths.stays_on_device(input_ids, rows):
             import torch
 
-            tensors = read_tensor(input_ids, attention_mask, **rows)
-            labels, roles = masker._device().mask(tensors.ids, tensors.attention, starts=tensors.starts)
+            tensors, labels, roles = paths.mask_on_device(input_ids, attention_mask, rows)
             weights = torch.tensor(table, dtype=torch.float32, device=labels.device)[roles.long()]
             return tensors.restore(torch.where(labels != IGNORE_INDEX, weights, 0.0))
         batch = read_batch(input_ids, attention_mask, **rows)
-        labels, roles = masker._mask(batch)
+        labels, roles = paths.mask(batch)
         if isinstance(batch, ArrayBatch):
             import numpy
 
@@ -225,7 +218,7 @@ class Masker:
 
         def explain_one(index: int) -> Explanation:
             row = batch.row(index)
-            return explain_row(row.ids, self._define(row, index), row.attention, self.rules, self.policy)
+            return explain_row(row.ids, self._paths.define(row, index), row.attention, self.rules, self.policy)
 
         return batch.restore([explain_one(index) for index in range(len(batch.ids))])
 
@@ -257,9 +250,6 @@ class Masker:
             rows["seq_lens"] = batch["seq_lens"]
         return {"labels": self(batch["input_ids"], batch.get("attention_mask"), **rows)}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_array_path": None, "_device_path": None, "_weighted": None}
-
     def _summary(self) -> str:
         parts = []
         for marker in self.markers.markers:
@@ -268,78 +258,15 @@ class Masker:
             parts.append(f"{marker.role}: {start} ... {end}")
         return f"{'; '.join(parts)}; {len(self.rules.media)} media ids"
 
-    def _mask(self, batch: ListBatch | ArrayBatch, *, with_roles: bool = True) -> tuple[Any, Any]:
-        """Return labels and roles, per row: lists for a ListBatch, arrays for an ArrayBatch."""
-        if isinstance(batch, ArrayBatch):
-            return self._mask_array(batch.ids, batch.attention, batch.starts, batch.train_turns, with_roles=with_roles)
-        if not has_numpy():
-            defined = [self._define(batch.row(index), index) for index in range(len(batch.ids))]
-            return [row.labels for row in defined], [row.roles for row in defined]
-        labels, roles = [], []
-        for index in range(len(batch.ids)):
-            row = batch.row(index)
-            found = self._mask_array(
-                to_array([row.ids]).astype("int64"),
-                None if row.attention is None else to_array([row.attention]) != 0,
-                None if row.starts is None else to_array([row.starts]),
-                None if row.train_turns is None else [row.train_turns],
-                with_roles=with_roles,
-                first_row=index,
-            )
-            labels += found[0].tolist()
-            roles += found[1].tolist()
-        return labels, roles
-
-    def _mask_array(
-        self, ids: Any, attention: Any, starts: Any, train_turns: list[list[bool]] | None, *, with_roles: bool, first_row: int = 0
-    ) -> tuple[Any, Any]:
-        options = {"attention": attention, "starts": starts, "train_turns": train_turns, "with_roles": with_roles}
-        labels, roles, counts = self._arrays().mask(ids, **options)
-        for row, flags in enumerate(train_turns or ()):
-            check_train_turns(flags, counts[row], self.policy, first_row + row)
-        return labels, roles
-
-    def _stays_on_device(self, input_ids: Any, rows: Mapping[str, Any]) -> bool:
-        if self.backend == "host" or not is_tensor(input_ids) or rows.get("train_turns") is not None:
-            return False
-        return self.backend == "device" or input_ids.device.type != "cpu"
-
-    def _device(self) -> Any:
-        if self._device_path is None:
-            from rolemask.device import DeviceMasker
-
-            self._device_path = DeviceMasker(self.rules, self.policy)
-        return self._device_path
-
-    def _arrays(self) -> Any:
-        if self._array_path is None:
-            try:
-                from rolemask.compiled import CompiledMasker as Path
-            except ImportError:
-                from rolemask.cpu import CpuMasker as Path  # type: ignore[assignment]
-            self._array_path = Path(self.rules, self.policy)
-        return self._array_path
-
-    def _with_roles(self, roles: tuple[str, ...]) -> "Masker":
-        """Return a masker with other roles to train; the last one is kept, since a training loop asks for the same again and again."""
+    def _paths_for(self, roles: tuple[str, ...]) -> Paths:
+        """Return the paths with other roles to train; the last are kept, since a training loop asks for the same again and again."""
         if self._weighted is None or self._weighted.policy.roles_to_train != roles:
-            policy = replace(self.policy, roles_to_train=roles)
             make_policy(self.markers.roles, roles_to_train=roles)
-            self._weighted = copy.copy(self)
-            self._weighted.policy = policy
-            self._weighted._array_path = self._weighted._device_path = self._weighted._weighted = None
+            self._weighted = Paths(self.rules, replace(self.policy, roles_to_train=roles), self._paths.backend)
         return self._weighted
 
-    def _define(self, row: Row, index: int) -> Masked:
-        """Ask the definition about one row."""
-        masked = mask(row.ids, self.rules, self.policy, row.attention, starts=row.starts, train_turns=row.train_turns)
-        if row.train_turns is not None:
-            count = sum(may_be_trained(turn, self.rules, self.policy) for turn in masked.turns)
-            check_train_turns(row.train_turns, count, self.policy, index)
-        return masked
-
     def _report(self, row: Row, index: int) -> RowReport:
-        masked = self._define(row, index)
+        masked = self._paths.define(row, index)
         return report_row(masked.labels, masked.roles, masked.turns, row.attention, self.rules, self.policy)
 
     def _check_empty(self, batch: ListBatch | ArrayBatch, labels: Any) -> None:

@@ -122,7 +122,7 @@ def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "rolemask.compiled", raising=False)
     masker = MARKERS.compile()
     assert masker(np.array([ROW])).tolist() == [LABELS]
-    assert type(masker._array_path).__name__ == "CpuMasker"
+    assert type(masker._paths.array_path).__name__ == "CpuMasker"
 
 
 def test_mask_in_place_keeps_what_is_masked(masker: rolemask.Masker) -> None:
