@@ -1,4 +1,4 @@
-"""What `rolemask.device` costs, counted and not timed: the torch operations of a call, and the bytes of their inputs and outputs.
+"""What the torch kernel costs, counted and not timed: the torch operations of a call, and the bytes of their inputs and outputs.
 
     python benchmarks/device_cost.py
 
@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import rolemask
-from rolemask.device import DeviceMasker
-from rolemask.embedded import EmbeddedTokenizer
+from rolemask.masking.kernels.torch_kernel import TorchKernel
+from rolemask.matching.toy_tokenizer import ToyTokenizer
 
 SHAPES = ((8, 8192), (1, 131072))
 
@@ -38,12 +38,12 @@ class Cost(TorchDispatchMode):
 
 def main() -> None:
     markers = rolemask.load("chatml")
-    tokenizer = EmbeddedTokenizer(markers, ["user assistant system tool"])
+    tokenizer = ToyTokenizer(markers, ["user assistant system tool"])
     turn = "<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\nIt is a dog, and it is asleep.<|im_end|>\n"
     ids = torch.tensor(tokenizer.encode(turn))
     for policy in ({}, {"turns": "last"}, {"train_on_eos": "last"}):
         masker = markers.compile(tokenizer, **policy)
-        device_masker = DeviceMasker(masker.rules, masker.policy)
+        device_masker = TorchKernel(masker.rules, masker.policy)
         for batch, size in SHAPES:
             row = ids.repeat(-(-size // len(ids)))[:size]
             rows = row.expand(batch, size).contiguous()

@@ -22,15 +22,15 @@ from real import byte_level, from_folder, template_text
 
 import rolemask
 from rolemask import MarkerSet
-from rolemask.compiled import CompiledMasker
-from rolemask.compiler import Rules, compile_rules
-from rolemask.cpu import CpuMasker
-from rolemask.device import DeviceMasker
-from rolemask.machine import build_machine
-from rolemask.policy import make_policy
-from rolemask.scan import mask
-from rolemask.spec import Marker
-from rolemask.vocabulary import Vocabulary, read_vocabulary
+from rolemask.markers.spec import Marker
+from rolemask.masking.automaton import build_automaton
+from rolemask.masking.kernels.numba_kernel import NumbaKernel
+from rolemask.masking.kernels.numpy_kernel import NumpyKernel
+from rolemask.masking.kernels.torch_kernel import TorchKernel
+from rolemask.masking.policy import make_policy
+from rolemask.masking.reference import mask
+from rolemask.matching.compiler import Rules, compile_rules
+from rolemask.matching.vocabulary import Vocabulary, read_vocabulary
 
 BATCH, LENGTH = 8, 8192
 POLICY = make_policy(["assistant"])
@@ -89,7 +89,7 @@ def paths(rules: Rules, ids: np.ndarray, vocabulary: Vocabulary) -> None:
         (list(encode(f"<|im_start|>{role}\n")), list(encode("<|im_end|>")), role == "assistant") for role in ("system", "user", "assistant")
     ]
     rows = ids.tolist()
-    compiled, events, device = CompiledMasker(rules, POLICY), CpuMasker(rules, POLICY), DeviceMasker(rules, POLICY)
+    compiled, events, device = NumbaKernel(rules, POLICY), NumpyKernel(rules, POLICY), TorchKernel(rules, POLICY)
     expected = [mask(row, rules, POLICY).labels for row in rows]
     assert compiled.mask(ids)[0].tolist() == expected
     assert [list_scanner(row, boundaries) for row in rows] == expected
@@ -116,7 +116,7 @@ def growth(vocabulary: Vocabulary) -> None:
     assert vocabulary.encode is not None
     headers = ("<|im_start|>user\n", "<|im_start|>assistant\n")
     print("\n### Linear in tokens\n\n| shape | ns a token |\n| --- | ---: |")
-    compiled = CompiledMasker(rules, POLICY)
+    compiled = NumbaKernel(rules, POLICY)
     for shape in ((1, 1024), (8, 1024), (8, 8192), (1, 131072), (8, 65536)):
         ids = chat_rows(vocabulary.encode, headers, "<|im_end|>\n", shape)
         print(f"| {shape} | {seconds(lambda: compiled.mask(ids, with_roles=False), 50) / ids.size * 1e9:.2f} |")  # noqa: B023
@@ -132,7 +132,7 @@ def growth(vocabulary: Vocabulary) -> None:
         for count in (3, 60):
             roles = ["system", "user", "assistant", *(f"role{number}" for number in range(count - 3))]
             markers = MarkerSet("many", "Many", tuple(Marker(role, (start.format(role),), (end,)) for role in roles))
-            compiled = CompiledMasker(compile_rules(markers, vocabulary), POLICY)
+            compiled = NumbaKernel(compile_rules(markers, vocabulary), POLICY)
             calls[f"{count}: {kind}"] = partial(compiled.mask, ids, with_roles=False)
     rounds = [[seconds(call, 5) for call in calls.values()] for _ in range(40)]  # in turns: what slows the machine down slows all of them
     nanoseconds = [statistics.median(taken) / (BATCH * LENGTH) * 1e9 for taken in zip(*rounds, strict=True)]
@@ -150,9 +150,9 @@ def first_calls(tokenizers: dict[str, Any]) -> None:
         read = time.perf_counter()
         rules = compile_rules(rolemask.load(name), vocabulary)
         compiled = time.perf_counter()
-        build_machine(rules)
+        build_automaton(rules)
         built = time.perf_counter()
-        print(f"| `{name}`, {len(vocabulary.pieces) + len(vocabulary.controls):,} ids: read the vocabulary | {read - start:.2f} |")
+        print(f"| `{name}`, {len(vocabulary.pieces) + len(vocabulary.special_tokens):,} ids: read the vocabulary | {read - start:.2f} |")
         print(f"| compile the markers | {compiled - read:.2f} |")
         print(f"| tabulate the machine | {built - compiled:.2f} |")
         print(f"| all of it | {built - start:.2f} |")

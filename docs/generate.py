@@ -18,21 +18,21 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rolemask.compiler import Rules, compile_rules, rules_for
-from rolemask.conversations import CONVERSATIONS, IMAGE
-from rolemask.embedded import DEFAULT_EOS, EmbeddedTokenizer
-from rolemask.explain import visible
-from rolemask.parse import data_folder
-from rolemask.policy import make_policy
-from rolemask.proof import tokens_of, tokens_within
-from rolemask.registry import load_file
-from rolemask.scan import mask
-from rolemask.spec import IGNORE_INDEX, MarkerSet
-from rolemask.template import ChatTemplate
-from rolemask.truth import Oracle
-from rolemask.verification import SYNTHETIC
-from rolemask.vocabulary import Vocabulary, cut_at_controls
-from rolemask.writing import NotWrittenError
+from rolemask.chat_templates.compare import tokens_of, tokens_within
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
+from rolemask.chat_templates.rendering import UnsupportedScenarioError
+from rolemask.chat_templates.scenarios import IMAGE, SCENARIOS
+from rolemask.chat_templates.template import ChatTemplate
+from rolemask.chat_templates.verify import SYNTHETIC
+from rolemask.markers.parse import data_folder
+from rolemask.markers.registry import load_file
+from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
+from rolemask.masking.explain import visible
+from rolemask.masking.policy import make_policy
+from rolemask.masking.reference import mask
+from rolemask.matching.compiler import Rules, compile_rules, rules_for
+from rolemask.matching.toy_tokenizer import DEFAULT_EOS, ToyTokenizer
+from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens
 
 FOLDER = Path(__file__).parent
 COMMAND = "python docs/generate.py"
@@ -212,13 +212,13 @@ def set_for(name: str) -> MarkerSet | None:
 def compare(name: str, source: str, markers: MarkerSet) -> Comparison:
     """Compare the labels of a set with what stands in the `generation` blocks of a template."""
     template = ChatTemplate(source, name, {"bos_token": "<s>", "eos_token": markers.eos_token or DEFAULT_EOS})
-    oracle = Oracle(template, markers.special_tokens)
-    rules = compile_rules(markers, EmbeddedTokenizer(markers).vocabulary)  # single bytes: exact to the character
+    finder = GroundTruthFinder(template, markers.special_tokens)
+    rules = compile_rules(markers, ToyTokenizer(markers).vocabulary)  # single bytes: exact to the character
     found = []
-    for conversation in CONVERSATIONS:
+    for conversation in SCENARIOS:
         try:
-            truth = oracle.tell(conversation)
-        except NotWrittenError:
+            truth = finder.find(conversation)
+        except UnsupportedScenarioError:
             continue
         ids, places = tokens_of(truth.text, rules.vocabulary)
         found.append(list(_differences(ids, tokens_within(places, truth.generated, truth.text), rules)))
@@ -237,7 +237,7 @@ def rendered(name: str, tokenizer: Any) -> Iterator[tuple[list[int], list[bool]]
     import renderers
 
     renderer = renderers.create_renderer(tokenizer, renderers.config_from_name(name))
-    for conversation in CONVERSATIONS:
+    for conversation in SCENARIOS:
         if conversation.options or conversation == IMAGE:  # the one are settings of a renderer, the other wants a real image
             continue
         tools = [tool["function"] for tool in conversation.tools]
@@ -249,30 +249,30 @@ def rendered(name: str, tokenizer: Any) -> Iterator[tuple[list[int], list[bool]]
 
 
 class ByteTokenizer:
-    """Single bytes and control tokens, with as much of Transformers' interface as renderers wants: it tells places to the character."""
+    """Single bytes and special tokens, with as much of Transformers' interface as renderers wants: it tells places to the character."""
 
     name_or_path = "bytes"
     unk_token_id = None
 
     def __init__(self, markers: MarkerSet) -> None:
-        controls = dict.fromkeys([*markers.special_tokens, *([markers.eos_token] if markers.eos_token else [])])
-        self.controls = {text: 256 + index for index, text in enumerate(controls)}
-        self.eos_token_id = self.controls.get(markers.eos_token or "")
+        special_tokens = dict.fromkeys([*markers.special_tokens, *([markers.eos_token] if markers.eos_token else [])])
+        self.special_tokens = {text: 256 + index for index, text in enumerate(special_tokens)}
+        self.eos_token_id = self.special_tokens.get(markers.eos_token or "")
 
     @property
     def vocabulary(self) -> Vocabulary:
         """What rolemask needs to know of it."""
-        return Vocabulary("bytes", {byte: bytes([byte]) for byte in range(256)}, self.controls, self.encode, self.eos_token_id)
+        return Vocabulary("bytes", {byte: bytes([byte]) for byte in range(256)}, self.special_tokens, self.encode, self.eos_token_id)
 
     def convert_tokens_to_ids(self, token: str) -> int:
-        """Return the id of a control token: of any that it is asked for."""
-        return self.controls.setdefault(token, 256 + len(self.controls))
+        """Return the id of a special token: of any that it is asked for."""
+        return self.special_tokens.setdefault(token, 256 + len(self.special_tokens))
 
     def encode(self, text: str, **_: Any) -> list[int]:
         """Return the ids of a text."""
-        if re.fullmatch(r"<｜[^｜]+｜>", text):  # DeepSeek's renderers ask for a control token in this way
+        if re.fullmatch(r"<｜[^｜]+｜>", text):  # DeepSeek's renderers ask for a special token in this way
             return [self.convert_tokens_to_ids(text)]
-        parts = cut_at_controls(text, self.controls)
+        parts = cut_at_special_tokens(text, self.special_tokens)
         return [id_ for part in parts for id_ in ([part] if isinstance(part, int) else part.encode())]
 
     def decode(self, ids: Sequence[int], **_: Any) -> str:
@@ -283,7 +283,7 @@ class ByteTokenizer:
         """Return the ids, and the characters [start, stop) that each of them stands for."""
         ids = self.encode(text)
         character = [index for index, char in enumerate(text) for _ in char.encode()]  # of each byte
-        texts = self.vocabulary.control_texts
+        texts = self.vocabulary.special_token_texts
         stops = list(accumulate(len(texts[id_].encode()) if id_ in texts else 1 for id_ in ids))
         return {
             "input_ids": ids,
@@ -332,7 +332,7 @@ def differences() -> str:
     lines = [
         "# Where other projects' masks differ",
         "",
-        f"Written by `{COMMAND}`; the reasons stand there. `tests/test_peers.py` fails where a difference has none.",
+        f"Rendering by `{COMMAND}`; the reasons stand there. `tests/test_peers.py` fails where a difference has none.",
         "",
         "## TRL's training templates",
         "",

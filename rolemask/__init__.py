@@ -1,7 +1,10 @@
 """rolemask decides which tokens of a chat count in the training loss."""
 
+from rolemask.chat_templates.derive import DerivedMarkerSet, derive
+from rolemask.chat_templates.detect import detect
+from rolemask.chat_templates.template import ChatTemplate
+from rolemask.chat_templates.verify import Verification, verify
 from rolemask.collator import RoleMaskCollator
-from rolemask.detection import detect
 from rolemask.errors import (
     ChatError,
     EmptyRowError,
@@ -17,12 +20,9 @@ from rolemask.errors import (
     UnknownMarkerSetError,
     UnsupportedTokenizerError,
 )
-from rolemask.inference import Inference, infer
+from rolemask.markers.registry import available, load
+from rolemask.markers.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
 from rolemask.masker import Masker
-from rolemask.registry import available, load
-from rolemask.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
-from rolemask.template import ChatTemplate
-from rolemask.verification import Verification, verify
 
 __version__ = "0.1.0"
 
@@ -30,9 +30,9 @@ __all__ = [
     "IGNORE_INDEX",
     "ChatError",
     "ChatTemplate",
+    "DerivedMarkerSet",
     "EmptyRowError",
     "FileReadError",
-    "Inference",
     "InputError",
     "Marker",
     "MarkerSet",
@@ -50,8 +50,8 @@ __all__ = [
     "UnsupportedTokenizerError",
     "Verification",
     "available",
+    "derive",
     "detect",
-    "infer",
     "load",
     "verify",
 ]

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from rolemask.batch import (
+from rolemask.chat_templates.self_check import self_check as check_against_template
+from rolemask.errors import EmptyRowError, InputError, PolicyError
+from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
+from rolemask.masking.batch import (
     ArrayBatch,
     ListBatch,
     Row,
@@ -17,14 +20,11 @@ from rolemask.batch import (
     read_batch,
     to_array,
 )
-from rolemask.compiler import rules_for
-from rolemask.errors import EmptyRowError, InputError, PolicyError
-from rolemask.explain import Explanation, explain_row
-from rolemask.paths import Paths
-from rolemask.policy import choice, make_policy
-from rolemask.report import RowReport, report_row
-from rolemask.selfcheck import self_check as check_against_template
-from rolemask.spec import IGNORE_INDEX, MarkerSet
+from rolemask.masking.dispatch import Dispatcher
+from rolemask.masking.explain import Explanation, explain_row
+from rolemask.masking.policy import choice, make_policy
+from rolemask.masking.report import RowReport, report_row
+from rolemask.matching.compiler import rules_for
 
 logger = logging.getLogger("rolemask")
 
@@ -83,8 +83,8 @@ class Masker:
         self.on_empty = on_empty
         self.rules = rules_for(markers, tokenizer)
         check_against_template(markers, self.rules, tokenizer, self_check)
-        self._paths = Paths(self.rules, self.policy, backend)
-        self._weighted: Paths | None = None
+        self._paths = Dispatcher(self.rules, self.policy, backend)
+        self._weighted: Dispatcher | None = None
         logger.info("%r on %s: %s; %s", markers.name, self.rules.vocabulary.name, self.policy, self._summary())
 
     @property
@@ -154,7 +154,7 @@ class Masker:
             labels[to_array(masked) == IGNORE_INDEX] = IGNORE_INDEX
         return labels
 
-    def roles(self, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
+    def role_ids(self, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
         """Return the role id of each token, an index into `role_names`, or -1 outside any turn: int8, kind and shape of `input_ids`."""
         if self._paths.stays_on_device(input_ids, rows):
             tensors, _, roles = self._paths.mask_on_device(input_ids, attention_mask, rows)
@@ -258,11 +258,11 @@ class Masker:
             parts.append(f"{marker.role}: {start} ... {end}")
         return f"{'; '.join(parts)}; {len(self.rules.media)} media ids"
 
-    def _paths_for(self, roles: tuple[str, ...]) -> Paths:
+    def _paths_for(self, roles: tuple[str, ...]) -> Dispatcher:
         """Return the paths with other roles to train; the last are kept, since a training loop asks for the same again and again."""
         if self._weighted is None or self._weighted.policy.roles_to_train != roles:
             make_policy(self.markers.roles, roles_to_train=roles)
-            self._weighted = Paths(self.rules, replace(self.policy, roles_to_train=roles), self._paths.backend)
+            self._weighted = Dispatcher(self.rules, replace(self.policy, roles_to_train=roles), self._paths.backend)
         return self._weighted
 
     def _report(self, row: Row, index: int) -> RowReport:

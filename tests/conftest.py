@@ -24,7 +24,7 @@ def _warn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def small_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level BPE trained on a few words, with ChatML's control tokens and a chat template, saved as Transformers saves one."""
+    """A byte-level BPE trained on a few words, with ChatML's special tokens and a chat template, saved as Transformers saves one."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

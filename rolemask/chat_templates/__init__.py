@@ -1,0 +1,1 @@
+"""What a chat template writes, and proofs of marker sets against it."""

@@ -1,0 +1,154 @@
+"""What a marker set is, as plain frozen data. Reads no file and knows no tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rolemask.masker import Masker
+
+IGNORE_INDEX = -100
+"""The label of a token that does not count in the loss (the default of torch.nn.CrossEntropyLoss)."""
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """A marker given as token ids instead of text."""
+
+    ids: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{{ids: {list(self.ids)}}}"
+
+
+Pattern = str | TokenIds
+
+
+class EndWord(Enum):
+    """The ends that are not written out."""
+
+    EOS_TOKEN = "eos_token"
+    """The tokenizer's EOS token."""
+    NEXT_START = "next_start"
+    """The first token of whatever turn starts next."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Marker:
+    """How the turns (or, with `within`, the spans) of one role start and end.
+
+    `start`, `end` and `header_end` are alternatives, of which the longest that matches counts. An empty `end` means
+    that the turn runs to the end of the sequence. `where` is the place of the declaration, for messages.
+    """
+
+    role: str
+    start: tuple[Pattern, ...]
+    end: tuple[Pattern | EndWord, ...]
+    include_start: bool = False
+    include_end: bool = True
+    rewind: bool = False
+    header_end: tuple[Pattern, ...] = ()
+    within: str | None = None
+    start_owner: Literal["span", "turn"] = "span"
+    follows_turn: bool = False
+    where: str = field(default="", compare=False)
+
+
+_DECISIVE = [entry.name for entry in fields(Marker) if entry.name != "where"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text, and the stretches of it that are trained when only the assistant is. `where` is its place, for messages."""
+
+    text: str
+    trained: tuple[str, ...]
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `rolemask verify --write` wrote: the shapes of conversation that came out right on one template and tokenizer.
+
+    `markers` is the fingerprint of the set as it was then, `rolemask` the version that wrote it.
+    """
+
+    template: str
+    sha256: str
+    tokenizer: str
+    shapes: tuple[str, ...]
+    markers: str
+    rolemask: str
+
+
+@dataclass(frozen=True)
+class MarkerSet:
+    """Everything known about one chat format. Made by `rolemask.load`, or by `from_role_boundaries`."""
+
+    name: str
+    title: str
+    markers: tuple[Marker, ...]
+    aliases: tuple[str, ...] = ()
+    special_tokens: tuple[str, ...] = ()
+    eos_token: str | None = None
+    media: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    match: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    source: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
+    examples: tuple[Example, ...] = ()
+    verified: tuple[Verified, ...] = ()
+    origin: str = field(default="", compare=False)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Every role that has a marker, in the order of declaration."""
+        return tuple(dict.fromkeys(marker.role for marker in self.markers))
+
+    @property
+    def media_tokens(self) -> tuple[str, ...]:
+        """The placeholder and delimiter tokens of all media; `*` in one stands for any text."""
+        return tuple(dict.fromkeys(token for tokens in self.media.values() for token in tokens))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides which tokens are trained: another one means that what was verified was another set."""
+        decisive = (
+            [(*(getattr(marker, name) for name in _DECISIVE),) for marker in self.markers],
+            self.special_tokens,
+            self.eos_token,
+            sorted(self.media.items()),
+        )
+        return sha256(repr(decisive).encode()).hexdigest()[:16]
+
+    def compile(self, tokenizer: Any = None, **policy: Any) -> "Masker":
+        """Compile the markers against a tokenizer or processor; see `rolemask.Masker` for the policy keywords.
+
+        Raises:
+            TokenizerMismatchError: A marker does not exist in this tokenizer.
+            TemplateMismatchError: Its chat template does not follow the markers; see `self_check`.
+            UnsupportedTokenizerError: rolemask cannot read the object's vocabulary.
+            PolicyError: A role is unknown, or an option has a wrong value.
+        """
+        # The one call against the direction of imports: it makes `load(...).compile(...)` readable.
+        from rolemask.masker import Masker
+
+        return Masker(self, tokenizer, **policy)
+
+    @staticmethod
+    def from_role_boundaries(
+        boundaries: Sequence[Mapping[str, Any]] | None, base: "MarkerSet | None" = None, *, name: str = "role_boundaries"
+    ) -> "MarkerSet":
+        """Read Axolotl's `role_boundaries`.
+
+        A non-empty list replaces the markers of `base` wholesale and keeps its media tokens; None and ``[]`` give `base` as it is.
+
+        Raises:
+            MarkerSetError: An entry is malformed, or there is neither a list nor a base. Entries count from 0.
+        """
+        from rolemask.markers.role_boundaries import read_role_boundaries
+
+        return read_role_boundaries(boundaries, base, name=name)

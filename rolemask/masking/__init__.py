@@ -1,0 +1,1 @@
+"""Rules, a policy and token ids: which tokens are trained."""

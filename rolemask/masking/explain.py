@@ -1,0 +1,118 @@
+"""A row, token by token: to which turn each belongs, whether it is trained, and why."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from rolemask.markers.spec import IGNORE_INDEX
+from rolemask.masking.policy import Policy
+from rolemask.masking.reference import Masked, Turn
+from rolemask.matching.compiler import Rules
+
+HEADER, CONTENT, END, SPAN, OUTSIDE_PART = "header", "content", "end marker", "span", "outside"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Neighbouring tokens [start, stop) that share a fate. `role` is None outside any turn."""
+
+    start: int
+    stop: int
+    text: str
+    role: str | None
+    part: str
+    trained: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The segments of one row. `str()` of it is plain text, a line a segment."""
+
+    name: str
+    policy: Policy
+    segments: tuple[Segment, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the row has."""
+        return self.segments[-1].stop if self.segments else 0
+
+    @property
+    def trained(self) -> int:
+        """How many of them are trained."""
+        return sum(segment.stop - segment.start for segment in self.segments if segment.trained)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.trained} of {self.tokens} tokens trained ({self.policy})"]
+        for segment in self.segments:
+            mark = "trained" if segment.trained else "-"
+            lines.append(f"{segment.start:>6}-{segment.stop:<6} {mark:<8} {segment.role or '-':<10} {segment.text!r}  {segment.why}")
+        return "\n".join(lines)
+
+
+def visible(text: str) -> str:
+    """Return the text with its newlines and tabs written out, for tables."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def explain_row(ids: Sequence[int], masked: Masked, attention: Sequence[int] | None, rules: Rules, policy: Policy) -> Explanation:
+    """Explain one row that `rolemask.masking.reference.mask` has masked."""
+    places = list(_places(len(ids), masked.turns, rules))
+    keys = []
+    for at, (turn, part) in enumerate(places):
+        role = masked.roles[at]
+        trained = masked.labels[at] != IGNORE_INDEX
+        excluded = _excluded(ids[at], attention is None or bool(attention[at]), trained, attention is None, rules)
+        keys.append((turn, part, role, trained, excluded))
+    segments = []
+    for key, group in groupby(range(len(ids)), key=keys.__getitem__):
+        members = list(group)
+        turn, part, role, trained, excluded = key
+        name = rules.roles[role] if role >= 0 else None
+        why = excluded or _why(part, name, trained, policy)
+        text = rules.vocabulary.text(ids[at] for at in members)
+        segments.append(Segment(members[0], members[-1] + 1, text, name, part, trained, why))
+    return Explanation(rules.name, policy, tuple(segments))
+
+
+def _places(size: int, turns: Sequence[Turn], rules: Rules) -> Iterator[tuple[int, str]]:
+    """Yield (index of the turn, part) per token; a token that ends one turn and starts the next counts to the one that has to emit it."""
+    places = [(-1, OUTSIDE_PART)] * size
+    for index, turn in enumerate(turns):
+        for start, stop, part in ((turn.start, turn.content, HEADER), (turn.content, turn.end, CONTENT), (turn.end, turn.stop, END)):
+            for at in range(start, stop):
+                if part != HEADER or places[at][1] != END or not rules.rules[turns[places[at][0]].rule].include_end:
+                    places[at] = (index, part)
+        for span in turn.spans:
+            for at in range(span.own, span.stop):
+                places[at] = (index, SPAN)
+    yield from places
+
+
+def _excluded(id_: int, attended: bool, trained: bool, without_mask: bool, rules: Rules) -> str:
+    if trained:
+        return ""
+    if not attended:
+        return "attention_mask is 0"
+    if id_ < 0 or id_ in rules.media:
+        return "media: never trained"
+    if without_mask and id_ == rules.pad_id:
+        return "padding: never trained"
+    return ""
+
+
+def _why(part: str, role: str | None, trained: bool, policy: Policy) -> str:
+    if trained and policy.train_on_inputs:
+        return "train_on_inputs"
+    if part == OUTSIDE_PART or role is None:
+        return "belongs to no turn"
+    if part == HEADER:
+        return f"header of {role}: {'include_start' if trained else 'the prompt supplies it'}"
+    if part == END:
+        return f"end marker of {role}: train_on_eos={policy.train_on_eos}" if trained else f"end marker of {role}: not trained"
+    if trained:
+        return f"words of {role}"
+    if role not in policy.roles_to_train:
+        return f"words of {role}, which is not in roles_to_train"
+    return f"words of {role}, in a turn that is not picked (turns={policy.turns})"

@@ -1,0 +1,261 @@
+"""The path for CUDA: torch operations of static shapes alone, without a loop over tokens and without waiting for the device.
+
+A scan looks sequential: what a token is depends on the state that all tokens before it have led to. But a token, whatever it is, is a
+function from the states before it to the states behind it, a row of as many numbers as there are states; rows can be composed, and
+composition is associative (Hillis & Steele 1986; Ladner & Fischer 1980). The first token of a document maps every state to one and the
+same, so what stood before it cannot matter, and a batch is scanned as one long row.
+
+What a step of the machine says of its token is one of a few dozen outputs, and so is all that follows from it under a policy: look-up
+tables, made once on the host. Any device will do, the CPU too, which is how this module is tested; there the numba kernel is faster.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rolemask.markers.spec import IGNORE_INDEX
+from rolemask.masking.automaton import Automaton, Matcher, Output, build_automaton, end_may_be_trained, is_trained, makes_a_choice, role_of
+from rolemask.masking.policy import Policy
+from rolemask.masking.reference import NOTHING
+from rolemask.matching.compiler import OUTSIDE, Rules
+
+CHUNK = 4
+"""Tokens that are composed one after the other, before the chunks are composed in parallel: more take more launches, fewer more memory."""
+FEW = 4096
+"""Functions that move so few bytes that the number of launches is what composing them costs."""
+
+
+class TorchKernel:
+    """Masks tensors of shape (B, T) where they are; agrees with `rolemask.masking.reference.mask` bit for bit.
+
+    The tables are copied to a device when the first tensor of that device comes in; let that happen before a CUDA graph is captured.
+    """
+
+    def __init__(self, rules: Rules, policy: Policy) -> None:
+        self.rules = rules
+        self.policy = policy
+        machine = build_automaton(rules)
+        self._depth = machine.matcher.depth
+        self._longest_end = _longest_end(machine)
+        self._tables = {torch.device("cpu"): _build_tables(machine, rules, policy)}
+
+    def mask(self, ids: Tensor, attention: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return labels (B, T) of the dtype of `ids`, and roles (B, T) int8.
+
+        Args:
+            ids: (B, T) int32 or int64, any device.
+            attention: (B, T) bool or numbers, nonzero where a token is attended to.
+            starts: (B, T) bool, true for the first token of each document.
+        """
+        if ids.numel() == 0:
+            return torch.empty_like(ids), torch.empty_like(ids, dtype=torch.int8)
+        tables = self._tables_on(ids.device)
+        seen = ids if attention is None else torch.where(attention != 0, ids, NOTHING)
+        borders = None if starts is None else pad(starts[:, 1:], (1, 0))
+        index = seen.clamp(-1, len(tables.token_class) - 2).long()  # -1 is the last entry
+        letters = self._find(tables.token_class[index], borders, tables)
+        output = tables.output[letters, _states_before(letters, tables.step)]
+
+        key = tables.key[0, output]
+        for offset, codes in enumerate(self._shifted(output)[1:], start=1):
+            key = torch.maximum(key, tables.key[offset, codes])
+        trained = tables.trainable[index]
+        if not self.policy.train_on_inputs:
+            trained &= self._trained(output, borders, tables)
+        if attention is None and self.rules.pad_id is not None:
+            trained &= (ids != self.rules.pad_id) | (key >= _emitted_key(self._longest_end, self.rules))
+        if borders is not None:
+            trained &= ~borders
+        return torch.where(trained, ids, IGNORE_INDEX), tables.role[key]
+
+    def _tables_on(self, device: torch.device) -> "_Tables":
+        if device not in self._tables:
+            # Not blocking: the host does not wait for the copy, and what is enqueued behind it does.
+            tables = self._tables[torch.device("cpu")]
+            self._tables[device] = _Tables(*(table.to(device, non_blocking=True) for table in tables))
+        return self._tables[device]
+
+    def _find(self, classes: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
+        """Return what is found at each token, (B, T) int64: a row of `tables.step`."""
+        size = classes.shape[1]
+        # Class 0 ends every match, and so does another document.
+        further = pad(classes if borders is None else torch.where(borders, 0, classes), (0, self._depth))
+        found: Any = 0  # the matcher's first state, and from the second token on a tensor of states
+        for offset in range(self._depth - 1):
+            found = tables.matcher[found, further[:, offset : offset + size] if offset else classes]
+        last = self._depth - 1
+        letters: Tensor = tables.finding[found, further[:, last : last + size] if last > 0 else classes]
+        findings = len(tables.step) // 2
+        if borders is not None:
+            letters += borders * findings
+        letters[:, 0] += findings
+        return letters
+
+    def _trained(self, output: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
+        """Return whether each token is trained as part of a turn, (B, T) bool."""
+        inside = ends = output  # 0, which is nobody's, where the turn is not chosen, or the end marker not trained
+        if self.policy.turns == "last":
+            starts_turn = tables.starts_turn[output]
+            turn = starts_turn.cumsum(1)
+            last = _last_in_document(tables.may_be_trained[output], turn, borders)
+            inside = torch.where(turn == last, output, 0)
+            if self.policy.train_on_eos != "all":
+                ends = torch.where(turn - starts_turn == last, output, 0)  # a turn may start where another ends
+        elif self.policy.train_on_eos == "last":
+            position = torch.arange(1, output.shape[1] + 1, device=output.device)
+            last = _last_in_document(tables.end_trained[0, output], position, borders)
+            ends = torch.where(position == last, output, 0)
+        trained = tables.trained[inside]
+        if self.policy.train_on_eos != "none":
+            for offset, codes in enumerate(self._shifted(ends)):
+                trained |= tables.end_trained[offset, codes]
+        return trained
+
+    def _shifted(self, output: Tensor) -> list[Tensor]:
+        """Return `output` 0, 1, 2... tokens before each token, as far as an end marker reaches."""
+        size, reach = output.shape[1], self._longest_end - 1
+        padded = pad(output, (reach, 0)) if reach else output
+        return [padded[:, reach - offset : reach - offset + size] for offset in range(self._longest_end)]
+
+
+def _states_before(letters: Tensor, step: Tensor) -> Tensor:
+    """Return the state before each token, (B, T) int64; of no meaning for the first of each row, whose letter maps every state alike.
+
+    Args:
+        letters: (B, T) rows of `step`.
+        step: (letters, states) state before -> state behind.
+    """
+    batch, size = letters.shape
+    chunks = -(-size // CHUNK)
+    halvings = min((batch * chunks // FEW).bit_length(), (chunks - 1).bit_length())
+    chunks = -(-chunks >> halvings) << halvings
+    letters = pad(letters, (0, chunks * CHUNK - size)).reshape(batch * chunks, CHUNK)
+    functions = step[letters[:, 0]]
+    for offset in range(1, CHUNK):
+        functions = step[letters[:, offset, None], functions]
+    states = [_states_between(functions, chunks, halvings)]
+    for offset in range(CHUNK - 1):
+        states.append(step[letters[:, offset], states[-1]])
+    return torch.stack(states, 1).view(batch, chunks * CHUNK)[:, :size]
+
+
+def _states_between(functions: Tensor, per_row: int, halvings: int) -> Tensor:
+    """Return the state before each function, (rows * per_row,) int64; of no meaning for the first of each row.
+
+    Args:
+        functions: (rows * per_row, states) state before -> state behind. The first of each row maps every state alike.
+        per_row: A multiple of 2 ** halvings.
+        halvings: How many times to compose neighbours first, which moves fewer bytes and takes more launches.
+    """
+    if halvings:
+        left, right = functions[::2], functions[1::2]
+        before = _states_between(right.gather(1, left), per_row // 2, halvings - 1)
+        return torch.stack([before, left.gather(1, before[:, None])[:, 0]], 1).flatten()
+    # Round by round each function takes in as many before it as it has already. The first of all need something before them, and it does
+    # not matter what: a function that reaches back to the start of its row has forgotten everything before.
+    rounds = (per_row - 1).bit_length()
+    functions = pad(functions, (0, 0, 2**rounds, 0))
+    for distance in (2**number for number in range(rounds)):
+        functions = functions[distance:].gather(1, functions[:-distance])
+    return functions[:-1, 0]
+
+
+def _last_in_document(event: Tensor, number: Tensor, borders: Tensor | None) -> Tensor:
+    """Return the greatest number of an event of the document, for each token (B, T) or, of one document, each row (B, 1); 0 for none.
+
+    Args:
+        event: (B, T) bool.
+        number: (B, T) or (T,) int64, above 0 at events.
+        borders: (B, T) bool, true at the first token of each document but the first; None where rows are one document each.
+    """
+    numbers = torch.where(event, number, 0)
+    if borders is None:
+        return numbers.amax(1, keepdim=True)
+    document = borders.cumsum(1)
+    # What is no event has nothing to tell, and tells it to a slot of its own: no queue for that of the document.
+    slots = torch.where(event, document, torch.arange(event.shape[1], device=event.device))
+    return torch.zeros_like(numbers).scatter_reduce_(1, slots, numbers, "amax").gather(1, document)
+
+
+class _Tables(NamedTuple):
+    """Everything that is looked up.
+
+    Outputs are those of the machine. The distance of a token is that from the first token of the end marker that it may be part of.
+    `step` and `output` have each finding twice: the second half is for the first token of a document, before which there is no state.
+    `key` is a number whose greatest over all that claims a token tells whose it is (`_key`).
+    """
+
+    token_class: Tensor  # (ids + 2,) int64; behind the ids that are known, one entry for those above and one for those below
+    trainable: Tensor  # (ids + 2,) bool
+    matcher: Tensor  # (matcher states, classes) int64 -> matcher state
+    finding: Tensor  # (matcher states, classes) int64 -> finding, for the last step
+    step: Tensor  # (2 * findings, states) int64 -> state
+    output: Tensor  # (2 * findings, states) int64 -> output
+    trained: Tensor  # (outputs,) bool, if the turn is chosen
+    starts_turn: Tensor  # (outputs,) int64, 1 where a turn starts
+    may_be_trained: Tensor  # (outputs,) bool, where a turn or a span starts that makes its turn one to choose
+    end_trained: Tensor  # (distance, outputs) bool
+    key: Tensor  # (distance, outputs) int64
+    role: Tensor  # (keys,) int8
+
+
+def _build_tables(machine: Automaton, rules: Rules, policy: Policy) -> _Tables:
+    matcher, outputs, longest = machine.matcher, machine.outputs, _longest_end(machine)
+    token_class, trainable = _id_tables(matcher, rules)
+    fresh_step = [[row[0]] * len(row) for row in machine.step]
+    fresh_output = [[row[0]] * len(row) for row in machine.output]
+    keys = [[_key(output, distance, longest, rules) for output in outputs] for distance in range(longest)]
+    roles = [key % (len(rules.roles) + 1) - 1 for key in range(max(map(max, keys)) + 1)]
+    return _Tables(
+        token_class=token_class,
+        trainable=trainable,
+        matcher=torch.tensor(matcher.steps),
+        finding=torch.tensor(matcher.finding)[torch.tensor(matcher.steps)],
+        step=torch.tensor(machine.step + fresh_step),
+        output=torch.tensor(machine.output + fresh_output),
+        trained=torch.tensor([is_trained(output, rules, policy) for output in outputs]),
+        starts_turn=torch.tensor([int(output.starts_turn) for output in outputs]),
+        may_be_trained=torch.tensor([makes_a_choice(output, rules, policy) for output in outputs]),
+        end_trained=torch.tensor(
+            [[distance < out.end_length and end_may_be_trained(out, rules, policy) for out in outputs] for distance in range(longest)]
+        ),
+        key=torch.tensor(keys),
+        role=torch.tensor(roles, dtype=torch.int8),
+    )
+
+
+def _id_tables(matcher: Matcher, rules: Rules) -> tuple[Tensor, Tensor]:
+    size = max([*matcher.token_class, *rules.media], default=-1) + 1
+    token_class = torch.zeros(size + 2, dtype=torch.int64)
+    token_class[list(matcher.token_class)] = torch.tensor(list(matcher.token_class.values()))
+    trainable = torch.ones(size + 2, dtype=torch.bool)
+    trainable[[*rules.media, -1]] = False
+    return token_class, trainable
+
+
+def _longest_end(machine: Automaton) -> int:
+    """Return how many tokens the longest end marker has; 1 where there is none, so that no table is empty."""
+    return max(1, *(output.end_length for output in machine.outputs))
+
+
+def _key(output: Output, distance: int, longest: int, rules: Rules) -> int:
+    """Return the claim that a step of the machine lays to the token `distance` behind it.
+
+    Claims go by rank, then hold the role; 0 is none. In rising order: an end marker that nobody has to emit, the later one first; the turn
+    or span that the token is in; an end marker that some role has to emit, again the later one first.
+    """
+    claims = [(0, OUTSIDE)]
+    if distance == 0 and output.rule != OUTSIDE:
+        claims.append((longest + 1, role_of(output, rules)))
+    if distance < output.end_length:
+        rule = rules.rules[output.ended]
+        claims.append((longest - distance + (longest + 1) * rule.include_end, rule.role))
+    rank, role = max(claims)
+    return rank * (len(rules.roles) + 1) + role + 1
+
+
+def _emitted_key(longest: int, rules: Rules) -> int:
+    """Return the lowest key of a token in an end marker that some role has to emit."""
+    return (longest + 2) * (len(rules.roles) + 1)

@@ -1,0 +1,264 @@
+"""MarkerSet + tokenizer -> rules: ids, no strings left."""
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from rolemask.errors import TokenizerMismatchError
+from rolemask.markers.registry import glance, registered
+from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
+from rolemask.matching.trie import Entry, Symbol, TokenTrie, build_trie, whole
+from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens, read_vocabulary
+
+OUTSIDE = -1
+"""The role id of a token that belongs to no turn."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One marker, compiled. Roles are indices into `Rules.roles`; `within` is -1 for a turn."""
+
+    role: int
+    within: int
+    ends: TokenTrie
+    ends_at_next_start: bool
+    has_end: bool
+    header_ends: TokenTrie | None
+    include_start: bool
+    include_end: bool
+    rewind: bool
+    start_is_turns: bool
+    follows_turn: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A marker set, compiled against one vocabulary.
+
+    The values of `starts` and `special_starts` are indices into `openings`, those of `spans` into `rules`.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    openings: tuple[tuple[int, int], ...]
+    """What a start marker opens: the rule of a turn, and that of the span inside it with which the header ends, or -1."""
+    starts: TokenTrie
+    special_starts: TokenTrie
+    """The starts that begin with a special token, or are given as ids: they end any turn."""
+    spans: Mapping[int, TokenTrie]
+    """Role id of a turn -> the starts of the spans inside it."""
+    media: frozenset[int]
+    pad_id: int | None
+    vocabulary: Vocabulary = field(compare=False)
+
+
+_cache: WeakKeyDictionary[Any, dict[Hashable, "Rules"]] = WeakKeyDictionary()
+
+
+def rules_for(markers: MarkerSet, tokenizer: Any) -> Rules:
+    """Compile against a tokenizer or processor, or return what was compiled before for the same two.
+
+    A tokenizer that has gained tokens since, or has another EOS or padding token, counts as another.
+
+    Raises:
+        UnsupportedTokenizerError: See `read_vocabulary`.
+        TokenizerMismatchError: See `compile_rules`.
+    """
+    if tokenizer is None:
+        return compile_rules(markers, None)
+    inner = getattr(tokenizer, "tokenizer", tokenizer)
+    try:
+        known = _cache.setdefault(inner, {})
+        key = (markers, len(inner), getattr(inner, "eos_token_id", None), getattr(inner, "pad_token_id", None))
+    except TypeError:  # no length, no hash or no weak references: compiled anew each time
+        return compile_rules(markers, read_vocabulary(tokenizer))
+    if key not in known:
+        known[key] = compile_rules(markers, read_vocabulary(tokenizer))
+    return known[key]
+
+
+def compile_rules(markers: MarkerSet, vocabulary: Vocabulary | None) -> Rules:
+    """Compile; without a vocabulary only markers given as ids can be.
+
+    Raises:
+        TokenizerMismatchError: A special token is not one id in this tokenizer, or a marker cannot be spelled in it.
+    """
+    return _Compiler(markers, vocabulary or Vocabulary("no tokenizer", {}, {})).compile()
+
+
+class _Compiler:
+    def __init__(self, markers: MarkerSet, vocabulary: Vocabulary) -> None:
+        self.markers = markers
+        self.vocabulary = vocabulary
+        self.special_tokens = dict(vocabulary.special_tokens)
+        missing = []
+        for token in markers.special_tokens:
+            id_ = single_id(token, vocabulary)
+            if id_ is None:
+                missing.append(token)
+            else:
+                self.special_tokens[token] = id_
+        if missing:
+            raise TokenizerMismatchError(_wrong_tokenizer(markers, missing, vocabulary))
+
+    def compile(self) -> Rules:
+        roles = self.markers.roles
+        turn_entries: list[Entry] = []
+        span_entries: dict[int, list[Entry]] = {}
+        openings: dict[tuple[int, int], int] = {}
+        for index, marker in enumerate(self.markers.markers):
+            if marker.within is not None:
+                group = span_entries.setdefault(roles.index(marker.within), [])
+                group += [entry for start in marker.start for entry in self._entries(marker, start, index)]
+                continue
+            for start in marker.start:
+                value = openings.setdefault((index, self._opened_span(marker, start)), len(openings))
+                turn_entries += self._entries(marker, start, value)
+        special = [entry for entry in turn_entries if self._is_special(entry)]
+        return Rules(
+            name=self.markers.name,
+            roles=roles,
+            rules=tuple(self._rule(marker, roles) for marker in self.markers.markers),
+            openings=tuple(openings),
+            starts=build_trie(turn_entries, self.vocabulary),
+            special_starts=build_trie(special, self.vocabulary),
+            spans={role: build_trie(entries, self.vocabulary) for role, entries in span_entries.items()},
+            media=frozenset(media_ids(self.markers, self.vocabulary)),
+            pad_id=self.vocabulary.pad_id,
+            vocabulary=self.vocabulary,
+        )
+
+    def _opened_span(self, turn: Marker, start: Pattern) -> int:
+        """Return the span that a header leaves open, since it ends with the span's start (Qwen3.5: ``<think>``), or -1."""
+        if isinstance(start, str) and not turn.header_end:
+            for index, span in enumerate(self.markers.markers):
+                if span.within == turn.role and any(isinstance(text, str) and start.rstrip().endswith(text) for text in span.start):
+                    return index
+        return OUTSIDE
+
+    def _rule(self, marker: Marker, roles: Sequence[str]) -> Rule:
+        return Rule(
+            role=roles.index(marker.role),
+            within=OUTSIDE if marker.within is None else roles.index(marker.within),
+            ends=self._trie(marker, [end for end in marker.end if end is not EndWord.NEXT_START]),
+            ends_at_next_start=EndWord.NEXT_START in marker.end,
+            has_end=bool(marker.end),
+            header_ends=self._trie(marker, marker.header_end) if marker.header_end else None,
+            include_start=marker.include_start,
+            include_end=marker.include_end,
+            rewind=marker.rewind,
+            start_is_turns=marker.start_owner == "turn",
+            follows_turn=marker.follows_turn,
+        )
+
+    def _trie(self, marker: Marker, patterns: Sequence[Pattern | EndWord]) -> TokenTrie:
+        return build_trie([entry for pattern in patterns for entry in self._entries(marker, pattern, 0)], self.vocabulary)
+
+    def _entries(self, marker: Marker, pattern: Pattern | EndWord, value: int) -> list[Entry]:
+        if pattern is EndWord.EOS_TOKEN:
+            if self.vocabulary.eos_id is None:
+                raise TokenizerMismatchError(
+                    f"{marker.where}: the {marker.role!r} marker of {self.markers.name!r} ends at `eos_token`, and {self.vocabulary.name} "
+                    "has no EOS token. Set `tokenizer.eos_token`, or write the end marker out"
+                )
+            return [Entry((whole(self.vocabulary.eos_id),), value)]
+        if isinstance(pattern, TokenIds):
+            return [self._ids_entry(marker, pattern, value)]
+        assert isinstance(pattern, str)
+        entries = [Entry(symbols, value) for symbols in spellings(pattern, self.special_tokens, self.vocabulary)]
+        if not self._can_spell(entries):
+            raise TokenizerMismatchError(
+                f"{marker.where}: the {marker.role!r} marker {pattern!r} of {self.markers.name!r} cannot be spelled with the tokens of "
+                f"{self.vocabulary.name}. Wrong tokenizer? Otherwise give the marker as {{ids: [...]}}"
+            )
+        return entries
+
+    def _ids_entry(self, marker: Marker, pattern: TokenIds, value: int) -> Entry:
+        known = self.vocabulary.pieces.keys() | self.vocabulary.special_token_texts.keys()
+        unknown = [id_ for id_ in pattern.ids if known and id_ not in known]
+        if unknown:
+            raise TokenizerMismatchError(
+                f"{marker.where}: the {marker.role!r} marker {pattern} of {self.markers.name!r} has ids that "
+                f"{self.vocabulary.name} does not have: {unknown}. Wrong tokenizer?"
+            )
+        return Entry(tuple(whole(id_) for id_ in pattern.ids), value)
+
+    def _can_spell(self, entries: Sequence[Entry]) -> bool:
+        text = {symbol for entry in entries for symbol in entry.symbols if symbol >= 0}
+        pieces = self.vocabulary.ids_of_piece
+        return all(bytes([byte]) in pieces for byte in text) or bool(build_trie(entries, self.vocabulary).values)
+
+    def _is_special(self, entry: Entry) -> bool:
+        """Whether the marker begins with a special token. Ids of which no tokenizer tells what they are count as such: fail closed."""
+        id_ = -1 - entry.symbols[0]
+        return entry.symbols[0] < 0 and (id_ not in self.vocabulary.pieces or id_ in self.special_tokens.values())
+
+
+def spellings(text: str, special_tokens: Mapping[str, int], vocabulary: Vocabulary) -> list[tuple[Symbol, ...]]:
+    """Return the ways to write a marker: as it stands, and as this tokenizer changes it.
+
+    A tokenizer may put a space after a special token (SentencePiece's dummy prefix) or eat the white space there (`rstrip`).
+    """
+    written: list[Symbol] = []
+    for part in cut_at_special_tokens(text, special_tokens):
+        written += [whole(part)] if isinstance(part, int) else list(part.encode())
+    ways = [tuple(written)]
+    if vocabulary.encode is not None:
+        changed: list[Symbol] = []
+        for id_ in vocabulary.encode(text):
+            if id_ in vocabulary.special_token_texts or id_ in special_tokens.values():
+                changed.append(whole(id_))
+            else:
+                changed += vocabulary.pieces.get(id_, b"")
+        # The dummy prefix before a text marker is not the marker's: a token may begin before the marker in any case.
+        if changed[:1] == [0x20] and written[:1] != [0x20]:
+            del changed[0]
+        # A change of anything but white space (an unknown token, a normalised letter) is no way to write this marker.
+        if tuple(changed) not in ways and changed and _without_space(changed) == _without_space(written):
+            ways.append(tuple(changed))
+    return ways
+
+
+def _without_space(symbols: Sequence[Symbol]) -> list[Symbol]:
+    return [symbol for symbol in symbols if symbol not in (0x20, 0x09, 0x0A, 0x0D)]
+
+
+def single_id(token: str, vocabulary: Vocabulary) -> int | None:
+    """Return the one id of a special token, or None where the tokenizer does not know it as one."""
+    if token in vocabulary.special_tokens:
+        return vocabulary.special_tokens[token]
+    ids = vocabulary.encode(token) if vocabulary.encode else ()
+    return ids[0] if len(ids) == 1 and vocabulary.text(ids) == token else None
+
+
+def media_ids(markers: MarkerSet, vocabulary: Vocabulary) -> set[int]:
+    """Return the ids of the media tokens that this tokenizer has; a text-only checkpoint of a family may lack some."""
+    ids = set()
+    for token in markers.media_tokens:
+        if "*" in token:
+            pattern = re.compile(".*".join(re.escape(part) for part in token.split("*")))
+            ids |= {id_ for text, id_ in vocabulary.special_tokens.items() if pattern.fullmatch(text)}
+        elif (id_ := single_id(token, vocabulary)) is not None:
+            ids.add(id_)
+    return ids
+
+
+def nearest_set(vocabulary: Vocabulary) -> str | None:
+    """Return the name of the registered set of whose special tokens this tokenizer has the greatest part, and of those the most."""
+    scores = []
+    for path in registered():
+        tokens = glance(path).get("special_tokens") or ()
+        found = sum(single_id(token, vocabulary) is not None for token in tokens)
+        if found:
+            scores.append((found / len(tokens), found, path.stem))
+    return max(scores)[2] if scores else None
+
+
+def _wrong_tokenizer(markers: MarkerSet, missing: Sequence[str], vocabulary: Vocabulary) -> str:
+    nearest = nearest_set(vocabulary)
+    hint = f" The set nearest to this tokenizer is {nearest!r}." if nearest not in (None, markers.name) else ""
+    tokens = ", ".join(repr(token) for token in missing)
+    return f"{markers.origin}: {tokens} of {markers.name!r} is not one token in {vocabulary.name}. Wrong tokenizer?{hint}"

@@ -1,0 +1,212 @@
+"""`rolemask verify`: what agrees, what differs, what it writes into the file and how that goes stale."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import rolemask
+from rolemask import ChatError, ChatTemplate, MarkerSet, verify
+from rolemask.chat_templates.compare import prove, tokens_of
+from rolemask.chat_templates.rendering import UnsupportedScenarioError
+from rolemask.chat_templates.scenarios import THREE_TURNS
+from rolemask.chat_templates.verify import write_verified
+from rolemask.check import check_files
+from rolemask.cli.main import main
+from rolemask.markers.registry import load_file
+from rolemask.matching.compiler import compile_rules
+from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WITNESSED = CHATML.replace(
+    "{{ m.content }}<|im_end|>",
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}",
+)
+TOY = """\
+# yaml-language-server: $schema=../schemas/marker-set.schema.json
+name: toy       # a comment
+special_tokens: ["<|im_start|>", "<|im_end|>"]
+markers:
+  - role: [system, user, assistant]
+    start: "<|im_start|>{{ role }}\\n"
+    end: "<|im_end|>"
+# the examples come last
+examples:
+  - {text: "<|im_start|>assistant\\nHi<|im_end|>\\n", trained: ["Hi<|im_end|>"]}
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.yaml"
+    path.write_text(TOY)
+    return path
+
+
+def statuses(markers: Any, template: str) -> dict[str, str]:
+    (one,) = verify(markers, template=template)
+    return {shape.shape: shape.status for shape in one.shapes}
+
+
+def test_a_set_that_fits_is_proven_shape_by_shape(toy: Path) -> None:
+    (one,) = verify(toy, template=CHATML)
+    assert one.ok
+    assert one.tokenizer == "synthetic"
+    assert {"three turns", "system", "CJK", "newlines at the edges", "an empty answer", "answers in a row"} <= set(one.passed)
+    by_name = {shape.shape: shape for shape in one.shapes}
+    assert by_name["tools"].status == "not supported"
+    assert by_name["tools"].detail == "the template leaves out 'Place1' of message 1, assistant"
+    assert by_name["one turn"].trained == by_name["one turn"].expected
+    assert by_name["one turn"].trained.endswith("<|im_start|>assistant\n[[Reply1!<|im_end|>]]\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"end": ("<|im_end|>\n",)}, "'\\n' is trained, and is not the model's to write"),
+        ({"include_end": False, "rewind": False}, "'<|im_end|>' is not trained, and the model has to write it"),
+        ({"start": ("<|im_start|>assistant",)}, "'\\n' is trained, and is not the model's to write"),
+        ({"include_start": True}, "'<|im_start|>assistant\\n' is trained, and is not the model's to write"),
+    ],
+)
+def test_a_set_that_is_wrong_differs_and_shows_where(toy: Path, change: dict[str, Any], complaint: str) -> None:
+    markers = load_file(toy)
+    wrong = replace(markers, markers=(*markers.markers[:2], replace(markers.markers[2], **change)))
+    (one,) = verify(wrong, template=CHATML)
+    assert not one.ok
+    (shape,) = (shape for shape in one.shapes if shape.shape == "one turn")
+    assert shape.status == "differs"
+    assert complaint in shape.detail
+
+
+def test_where_no_shape_can_be_told_nothing_is_proven(toy: Path) -> None:
+    (one,) = verify(toy, template="{{ raise_exception('no') }}")
+    assert not one.ok
+    assert {shape.status for shape in one.shapes} == {"not supported"}
+
+
+def test_generation_blocks_are_a_second_witness(toy: Path) -> None:
+    def note(template: str) -> str:
+        (one,) = verify(toy, template=template)
+        return next(shape.notes[-1] for shape in one.shapes if shape.shape == "one turn")
+
+    assert note(WITNESSED) == "the template's own `generation` blocks agree"
+    assert (
+        note(WITNESSED.replace("<|im_end|>{% endg", "<|im_end|>\n{% endg"))
+        == "the template's own `generation` blocks hold 1 more tokens, and lack 0"
+    )
+
+
+def test_without_a_template_there_is_nothing_to_verify(toy: Path) -> None:
+    with pytest.raises(ChatError, match="'toy': there is no chat template to hold it to"):
+        verify(toy)
+
+
+def test_the_tokens_must_spell_the_text() -> None:
+    upper = Vocabulary("upper", {1: b"HI", 2: b" a"}, {"<x>": 3}, lambda text: [1] if text != "a" else [2])
+    with pytest.raises(UnsupportedScenarioError, match="upper changes the text b'hi'"):
+        tokens_of("hi", upper)
+    assert tokens_of("a", upper) == ([2], [(0, 1)])  # SentencePiece's dummy space
+
+
+def test_a_dummy_space_behind_a_control_token_goes_with_what_follows(toy: Path) -> None:
+    ids = {"<|im_start|>": 1, "<|im_end|>": 2}
+
+    def encode(text: str) -> list[int]:
+        parts = cut_at_special_tokens(text, ids)
+        return [id_ for part in parts for id_ in ([part] if isinstance(part, int) else [3, *(byte + 4 for byte in part.encode())])]
+
+    spaced = Vocabulary("spaced", {3: b" "} | {byte + 4: bytes([byte]) for byte in range(256)}, ids, encode)
+    results = prove(compile_rules(load_file(toy), spaced), ChatTemplate(CHATML, "toy", {}), [THREE_TURNS])
+    assert [result.status for result in results] == ["ok"]
+
+
+def test_what_was_proven_is_written_and_nothing_else_changes(toy: Path) -> None:
+    markers = load_file(toy)
+    found = verify(markers, template=ChatTemplate(CHATML, "a.jinja", {}))
+    write_verified(markers, found, "9.9")
+    text = toy.read_text()
+    assert text.startswith(TOY)
+    again = load_file(toy)
+    (entry,) = again.verified
+    assert (entry.template, entry.tokenizer, entry.rolemask) == ("a.jinja", "synthetic", "9.9")
+    assert entry.shapes == found[0].passed
+    assert entry.sha256 == found[0].template.sha256
+    assert check_files([toy]) == []
+    write_verified(again, found, "9.9")
+    assert toy.read_text() == text
+    # Another template is added; the same one again replaces its entry.
+    write_verified(again, verify(again, template=ChatTemplate(CHATML + " ", "b.jinja", {})), "10.0")
+    write_verified(load_file(toy), found, "10.0")
+    assert [(one.template, one.rolemask) for one in load_file(toy).verified] == [("a.jinja", "10.0"), ("b.jinja", "10.0")]
+
+
+def test_the_block_is_replaced_where_it_stands(toy: Path) -> None:
+    markers = load_file(toy)
+    write_verified(markers, verify(markers, template=CHATML), "1")
+    block = toy.read_text().removeprefix(TOY)
+    head, mark, tail = TOY.partition("# the examples")
+    toy.write_text(head + block + mark + tail)
+    write_verified(load_file(toy), verify(toy, template=CHATML), "2")
+    assert toy.read_text() == head + block.replace('rolemask: "1"', 'rolemask: "2"') + mark + tail
+
+
+def test_changed_markers_make_the_proof_stale(toy: Path) -> None:
+    markers = load_file(toy)
+    write_verified(markers, verify(markers, template=CHATML), "1")
+    toy.write_text(
+        toy.read_text().replace('end: "<|im_end|>"', 'end: ["<|im_end|>", eos_token]').replace("# a comment", '\neos_token: "</s>"')
+    )
+    (problem,) = check_files([toy])
+    assert "these have changed since they were verified" in str(problem)
+    assert "rolemask verify toy" in problem.hint
+    changed = load_file(toy)
+    write_verified(changed, verify(changed, template=CHATML), "2")
+    assert check_files([toy]) == []
+    assert len(load_file(toy).verified) == 1  # what was proven of the old markers is gone
+
+
+def test_what_differs_is_not_written(toy: Path) -> None:
+    markers = load_file(toy)
+    write_verified(markers, verify(markers, template=CHATML.replace("<|im_end|>\n", "<|end|>\n")), "1")
+    assert toy.read_text() == TOY
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(main, list(words))
+
+
+def test_the_command_prints_a_table_and_exits_by_it(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "right.jinja").write_text(CHATML)
+    (tmp_path / "wrong.jinja").write_text(CHATML.replace("assistant\n{% endif %}", "assistant{% endif %}"))
+    right = run("verify", str(toy), "--template", str(tmp_path / "right.jinja"), "--show", "one turn", "--write")
+    assert right.exit_code == 0, right.output
+    assert "toy on right.jinja, tokenizer: synthetic" in right.output
+    assert "11 ok, 0 differs, 11 not supported" in right.output
+    assert "[[Reply1!<|im_end|>]]" in right.output
+    assert load_file(toy).verified[0].rolemask == rolemask.__version__
+    wrong = run("verify", str(toy), "--template", str(tmp_path / "wrong.jinja"))
+    assert wrong.exit_code == 1
+    assert "differs" in wrong.output
+    nothing = run("verify", str(toy))
+    assert nothing.exit_code == 2
+    assert "pass --tokenizer ID|FOLDER, or --template FILE" in nothing.output
+
+
+def test_the_tokenizers_own_template_is_taken(toy: Path, small_tokenizer_folder: Path) -> None:
+    result = run("verify", str(toy), "--tokenizer", str(small_tokenizer_folder), "--write")
+    assert result.exit_code == 0, result.output
+    entry = load_file(toy).verified[0]
+    assert entry.tokenizer == small_tokenizer_folder.name  # and not where it lay
+    assert str(small_tokenizer_folder.parent) not in toy.read_text()
+
+
+def test_a_set_that_is_no_file_cannot_be_written(toy: Path) -> None:
+    markers: MarkerSet = replace(load_file(toy), origin="missing.yaml")
+    with pytest.raises(rolemask.FileReadError):
+        write_verified(markers, verify(markers, template=CHATML), "1")

@@ -1,0 +1,74 @@
+"""One test per file of the registry and per example, named so that a failure names the file."""
+
+from pathlib import Path
+
+import pytest
+
+from rolemask.check import check_files
+from rolemask.markers.parse import data_folder
+from rolemask.markers.registry import available, load
+from rolemask.masking.examples import trained_texts
+
+FILES = sorted(data_folder("registry").glob("*.yaml"))
+REQUIRED = [
+    "gemma",
+    "gemma3",
+    "gemma3n",
+    "gemma4",
+    "llama3_2_vision",
+    "llama4",
+    "pixtral",
+    "mistral_v7_tekken",
+    "qwen2_vl",
+    "qwen3_5",
+    "voxtral",
+    "smolvlm2",
+    "mistral3",
+    "internvl",
+    "glm4v",
+    "glm46v",
+    "llava",
+    "lfm2_vl",
+    "chatml",
+    "llama3",
+    "qwen2_5",
+    "qwen3",
+]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_the_families_the_project_grew_out_of_are_there(name: str) -> None:
+    markers = load(name)
+    assert markers.name == name
+    assert "assistant" in markers.roles
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_file_is_well_formed(path: Path) -> None:
+    assert [str(problem) for problem in check_files([path])] == []
+    assert path.read_text().startswith("# yaml-language-server: $schema=../schemas/marker-set.schema.json\n")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_file_names_its_sources_and_has_two_examples(path: Path) -> None:
+    markers = load(path)
+    assert len(markers.examples) >= 2
+    for source in markers.source:
+        assert source.get("revision"), f"{path.name}: the source {source['repository']} has no revision"
+    assert markers.source
+
+
+EXAMPLES = [pytest.param(path.stem, index, id=f"{path.name}-{index}") for path in FILES for index in range(len(load(path).examples))]
+
+
+@pytest.mark.parametrize(("name", "index"), EXAMPLES)
+def test_example_trains_what_it_says(name: str, index: int) -> None:
+    markers = load(name)
+    example = markers.examples[index]
+    assert trained_texts(markers, example) == list(example.trained)
+
+
+def test_every_alias_leads_to_its_set() -> None:
+    for name in available():
+        for alias in load(name).aliases:
+            assert load(alias).name == name
