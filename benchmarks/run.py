@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
 from real import byte_level, from_folder, template_text
 
@@ -101,7 +101,7 @@ def paths(rules: Rules, ids: np.ndarray, vocabulary: Vocabulary) -> None:
         ("`masker(tensor)`, checks and all", seconds(lambda: masker(tensor), 200)),
         ("NumPy and Python over the events (no numba)", seconds(lambda: events.mask(ids), 10)),
         ("operations for a device, on this CPU", seconds(lambda: device.mask(tensor), 2)),
-        ("the definition, plain Python", seconds(lambda: [mask(row, rules, POLICY) for row in rows], 2)),
+        ("the reference, plain Python", seconds(lambda: [mask(row, rules, POLICY) for row in rows], 2)),
         ("list scanner: a slice compared at every position", seconds(lambda: [list_scanner(row, boundaries) for row in rows], 2)),
     ]
     print(f"\n### One batch of {BATCH} x {LENGTH} tokens (int64), Qwen3 chats of ~200-token turns\n")
@@ -154,7 +154,7 @@ def first_calls(tokenizers: dict[str, Any]) -> None:
         built = time.perf_counter()
         print(f"| `{name}`, {len(vocabulary.pieces) + len(vocabulary.special_tokens):,} ids: read the vocabulary | {read - start:.2f} |")
         print(f"| compile the markers | {compiled - read:.2f} |")
-        print(f"| tabulate the machine | {built - compiled:.2f} |")
+        print(f"| build the automaton | {built - compiled:.2f} |")
         print(f"| all of it | {built - start:.2f} |")
 
 
