@@ -71,7 +71,7 @@ class Here(NamedTuple):
 
     header_end: Match | None
     turn_end: Match | None
-    turn_start: Match | None
+    turn_start: Match | None  # matters only to a turn that ends at the next start
     special_start: Match | None  # a turn start that begins with a special token
     span_end: Match | None  # of the span that is open
     span_start: Match | None
@@ -196,7 +196,7 @@ class _TurnReader:
         return Here(
             header_end=match(self.rule.header_ends),
             turn_end=match(self.rule.ends),
-            turn_start=match(self.rules.starts),
+            turn_start=match(self.rules.starts) if self.rule.ends_at_next_start else None,
             special_start=match(self.rules.special_starts),
             span_end=None if self.span is None else match(self.rules.rules[self.span.rule].ends),
             span_start=match(self.rules.spans.get(self.rule.role)),

@@ -54,19 +54,25 @@ class _Fates(NamedTuple):
 _FATE_DTYPES: dict[str, DTypeLike] = {"role": np.int8, "end_length": np.uint32, "end_role": np.int8}
 
 
-class _Tables(NamedTuple):
-    """What the kernel reads, as arrays. Indices are unsigned, which saves numba the checks for negative ones."""
+class _Matcher(NamedTuple):
+    """The matcher of the automaton, as arrays. Indices are unsigned, which saves numba the checks for negative ones."""
 
     token_class: NDArray[np.uint32]  # id -> class, the last one for all other ids; 0 for what is in no marker, no media and no padding
+    steps: NDArray[np.uint32]  # (states, classes)
+    matches_in: NDArray[np.uint32]  # (states,)
+    goes_on: Bools  # (states,), whether more tokens can change the matches
+
+
+class _Tables(NamedTuple):
+    """What the kernel reads."""
+
+    matcher: _Matcher
     token_mark: NDArray[np.uint8]  # id -> mark, the last one for all other ids; one byte each, so that the table fits the cache
     is_media: Bools  # class -> whether its tokens are media
     is_pad: Bools  # class -> whether it is the padding token
-    steps: NDArray[np.uint32]  # matcher: (states, classes)
-    matches_in: NDArray[np.uint32]  # matcher: (states,)
-    goes_on: Bools  # matcher: (states,), whether more tokens can change the matches
-    step: NDArray[np.uint32]  # automaton: (matches, states)
-    output: NDArray[np.uint32]  # automaton: (matches, states)
-    is_stable: Bools  # automaton: (states,), whether a token without a match leaves the state as it is
+    step: NDArray[np.uint32]  # (matches, states)
+    output: NDArray[np.uint32]  # (matches, states)
+    is_stable: Bools  # (states,), whether a token without a match leaves the state as it is
     fates: _Fates
 
 
@@ -82,7 +88,7 @@ class _Options(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """One row of the batch: input, output, and a mark per token."""
+    """One row of the batch: input, output, a mark per token, and what is found in the document at hand."""
 
     ids: Ids
     attention: Bools
@@ -90,6 +96,8 @@ class _Row(NamedTuple):
     labels: Ids
     roles: NDArray[np.int8]
     marks: NDArray[np.uint8]
+    live_at: NDArray[np.int64]  # the tokens of the document where a marker may begin, then its end
+    live_matches: NDArray[np.uint32]  # the number of the matches at each of these
 
 
 class NumbaKernel:
@@ -158,13 +166,10 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
     quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in automaton.outputs])
     fields = zip(*fates_of(automaton, rules, policy), strict=True)
     return _Tables(
-        token_class=token_class,
+        matcher=_Matcher(token_class, steps, matches_in, goes_on),
         token_mark=_class_marks(steps, matches_in, goes_on, is_media | is_pad)[token_class],
         is_media=is_media,
         is_pad=is_pad,
-        steps=steps,
-        matches_in=matches_in,
-        goes_on=goes_on,
         step=step,
         output=output,
         is_stable=(step[0] == np.arange(len(automaton.states))) & quiet[output[0]],
@@ -201,9 +206,11 @@ def _mask_rows(
 ) -> None:  # pragma: no cover: compiled
     size = ids.shape[1]
     marks = np.zeros(size + 1, dtype=np.uint8)  # nothing follows the last token
+    live_at = np.empty(size + 1, dtype=np.int64)
+    live_matches = np.empty(size, dtype=np.uint32)
     for index in range(ids.shape[0]):
-        row = _Row(ids[index], attention[index], flags[index], labels[index], roles[index], marks)
-        _find_live(row, options, tables)
+        row = _Row(ids[index], attention[index], flags[index], labels[index], roles[index], marks, live_at, live_matches)
+        _find_live(row.ids, row.attention, options.has_attention, marks, tables.token_mark)
         ordinal = 0
         start = 0
         while start < size:
@@ -213,6 +220,7 @@ def _mask_rows(
                     stop += 1
             else:
                 stop = size
+            _find_matches(row.ids, row.attention, options.has_attention, marks, start, stop, tables.matcher, live_at, live_matches)
             # With turns="last" a first pass finds the last trainable turn, a second one trains it.
             last_turn = -1
             if options.only_last_turn:
@@ -225,16 +233,17 @@ def _mask_rows(
 
 
 @_compiled
-def _find_live(row: _Row, options: _Options, tables: _Tables) -> None:  # pragma: no cover: compiled
+def _find_live(
+    ids: Ids, attention: Bools, has_attention: bool, marks: NDArray[np.uint8], token_mark: NDArray[np.uint8]
+) -> None:  # pragma: no cover: compiled
     """Mark the tokens of a row where a marker may begin.
 
     Many tokens could begin a text marker, and mostly the next token rules it out. Nothing branches on it here: a branch that is predicted
     wrong costs more than ten tokens.
     """
-    ids, attention, marks, token_mark = row.ids, row.attention, row.marks, tables.token_mark
     others = np.uint64(len(token_mark) - 1)
     for at in range(len(ids)):
-        marks[at] = token_mark[min(np.uint64(ids[at]), others)] if not options.has_attention or attention[at] else 0
+        marks[at] = token_mark[min(np.uint64(ids[at]), others)] if not has_attention or attention[at] else 0
     for at in range(len(ids)):
         marks[at] &= marks[at + 1] // _FOLLOWS | _ALONE  # _BEGINS is left if the next one _FOLLOWS
 
@@ -255,24 +264,37 @@ def _next_live(marks: NDArray[np.uint8], at: int, stop: int) -> int:  # pragma: 
 
 
 @_compiled
-def _class_at(row: _Row, at: int, options: _Options, tables: _Tables) -> Any:  # pragma: no cover: compiled
+def _class_of(id_: Any, seen: bool, token_class: NDArray[np.uint32]) -> Any:  # pragma: no cover: compiled
     """Return the class of a token; 0 where it is not attended to."""
-    others = np.uint64(len(tables.token_class) - 1)
-    seen = not options.has_attention or row.attention[at]
-    return tables.token_class[min(np.uint64(row.ids[at]), others)] if seen else np.uint32(0)
+    return token_class[min(np.uint64(id_), np.uint64(len(token_class) - 1))] if seen else np.uint32(0)
 
 
 @_compiled
-def _matches_at(row: _Row, at: int, stop: int, options: _Options, tables: _Tables) -> Any:  # pragma: no cover: compiled
-    """Return the number of the matches at a token, 0 for none."""
-    if not row.marks[at] & _LIVE:
-        return np.uint32(0)
-    path = tables.steps[0, _class_at(row, at, options, tables)]
-    at += 1
-    while at < stop and tables.goes_on[path]:
-        path = tables.steps[path, _class_at(row, at, options, tables)]
-        at += 1
-    return tables.matches_in[path]
+def _find_matches(
+    ids: Ids,
+    attention: Bools,
+    has_attention: bool,
+    marks: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    matcher: _Matcher,
+    live_at: NDArray[np.int64],
+    live_matches: NDArray[np.uint32],
+) -> None:  # pragma: no cover: compiled
+    """Run the matcher at the live tokens of a document; fills `live_at` and `live_matches`."""
+    count = 0
+    live = _next_live(marks, start, stop)
+    while live < stop:
+        state = np.uint32(0)
+        at = live
+        while at < stop and matcher.goes_on[state]:
+            state = matcher.steps[state, _class_of(ids[at], not has_attention or attention[at], matcher.token_class)]
+            at += 1
+        live_at[count] = live
+        live_matches[count] = matcher.matches_in[state]
+        count += 1
+        live = _next_live(marks, live + 1, stop)
+    live_at[count] = stop
 
 
 @_compiled
@@ -283,17 +305,18 @@ def _mask_document(
 
     `last_turn` is the only turn to train with `only_last_turn`, -1 for none. Turns count from 1.
     """
-    fates = tables.fates
+    fates, token_class = tables.fates, tables.matcher.token_class
     state = np.uint32(0)
     turn, last = 0, -1
     is_candidate = is_chosen = False
     marked_to = start  # end markers reach up to here
     end_at = end_stop = 0  # the last end marker of a chosen turn
-    at = start
+    at, next_live = start, 0
     while at < stop:
-        if at >= marked_to and tables.is_stable[state] and not row.marks[at] & _LIVE:
+        is_live = at == row.live_at[next_live]
+        if at >= marked_to and tables.is_stable[state] and not is_live:
             # Most tokens: in no marker, inside a turn. The whole stretch has one fate.
-            ahead = _next_live(row.marks, at, stop)
+            ahead = row.live_at[next_live]
             out = tables.output[0, state]
             if fates.trained_always[out] or (is_chosen and fates.trained_if_chosen[out]):
                 _label_stretch(row.ids[at:ahead], row.attention[at:ahead], row.labels[at:ahead])
@@ -301,7 +324,8 @@ def _mask_document(
                 row.roles[at:ahead] = fates.role[out]
             at = ahead
             continue
-        found = _matches_at(row, at, stop, options, tables)
+        found = row.live_matches[next_live] if is_live else np.uint32(0)
+        next_live += is_live
         out = tables.output[found, state]
         state = tables.step[found, state]
         length = fates.end_length[out]
@@ -310,7 +334,10 @@ def _mask_document(
             if is_chosen and fates.end_trained_if_chosen[out]:
                 end_trained = not options.only_last_end
                 end_at, end_stop = at, at + length
-            _mark_end(row, at, out, end_trained, with_roles, fates)
+            end_marks = row.marks[at : at + length]
+            if with_roles:
+                _paint_end(end_marks, row.roles[at : at + length], fates.end_role[out], fates.end_emitted[out])
+            _mark_end(end_marks, end_trained, fates.end_emitted[out])
             marked_to = max(marked_to, at + length)
         if fates.starts_turn[out]:
             turn += 1
@@ -324,15 +351,22 @@ def _mask_document(
             if options.only_last_turn:
                 is_chosen = is_chosen and turn == last_turn
         mark = row.marks[at] if at < marked_to else np.uint8(0)
+        end_emitted = (mark & _END_EMITTED) != 0
         trained = fates.trained_always[out] or (is_chosen and fates.trained_if_chosen[out]) or (mark & _END_TRAINED) != 0
-        if trained:
-            _label_token(row, at, (mark & _END_EMITTED) != 0, options, tables)
-        if with_roles and fates.role[out] != OUTSIDE and not mark & _END_EMITTED:
+        if (
+            trained
+            and (not options.has_attention or row.attention[at])
+            and not _is_excluded(row.ids[at], options.has_attention or end_emitted, token_class, tables.is_media, tables.is_pad)
+        ):
+            row.labels[at] = row.ids[at]
+        if with_roles and fates.role[out] != OUTSIDE and not end_emitted:
             row.roles[at] = fates.role[out]
         at += 1
-    if options.only_last_end:
-        for k in range(end_at, end_stop):
-            _label_token(row, k, True, options, tables)
+    for k in range(end_at, end_stop if options.only_last_end else end_at):
+        if (not options.has_attention or row.attention[k]) and not _is_excluded(
+            row.ids[k], True, token_class, tables.is_media, tables.is_pad
+        ):
+            row.labels[k] = row.ids[k]
     return ordinal, last
 
 
@@ -347,21 +381,23 @@ def _label_stretch(ids: Ids, attention: Bools, labels: Ids) -> None:  # pragma: 
 
 
 @_compiled
-def _mark_end(row: _Row, at: int, out: Any, end_trained: bool, with_roles: bool, fates: _Fates) -> None:  # pragma: no cover: compiled
-    """Mark the tokens of the end marker that begins at `at`, and give them its role."""
-    emitted = fates.end_emitted[out]
-    bits = (_END_TRAINED if end_trained else 0) | (_END_EMITTED if emitted else 0)
-    for k in range(at, at + fates.end_length[out]):
-        if with_roles and (emitted or not row.marks[k] & _END_EMITTED):
-            row.roles[k] = fates.end_role[out]
-        row.marks[k] |= bits
+def _paint_end(marks: NDArray[np.uint8], roles: NDArray[np.int8], role: Any, emitted: bool) -> None:  # pragma: no cover: compiled
+    """Give the tokens of an end marker its role, but those of an earlier one that its role emits only if this one is emitted too."""
+    for k in range(len(marks)):
+        if emitted or not marks[k] & _END_EMITTED:
+            roles[k] = role
 
 
 @_compiled
-def _label_token(row: _Row, at: int, end_emitted: bool, options: _Options, tables: _Tables) -> None:  # pragma: no cover: compiled
-    """Label a trained token, unless it is media, padding or not attended to. In an end marker to emit, the pad id is no padding."""
-    number = _class_at(row, at, options, tables)
-    seen = not options.has_attention or row.attention[at]
-    is_padding = not options.has_attention and tables.is_pad[number] and not end_emitted
-    if seen and row.ids[at] >= 0 and not tables.is_media[number] and not is_padding:
-        row.labels[at] = row.ids[at]
+def _mark_end(marks: NDArray[np.uint8], trained: bool, emitted: bool) -> None:  # pragma: no cover: compiled
+    for k in range(len(marks)):
+        marks[k] |= (_END_TRAINED if trained else 0) | (_END_EMITTED if emitted else 0)
+
+
+@_compiled
+def _is_excluded(
+    id_: Any, pad_is_token: bool, token_class: NDArray[np.uint32], is_media: Bools, is_pad: Bools
+) -> bool:  # pragma: no cover: compiled
+    """Whether a token is media or padding."""
+    number = _class_of(id_, True, token_class)
+    return id_ < 0 or is_media[number] or (is_pad[number] and not pad_is_token)
