@@ -95,7 +95,7 @@ def test_the_operations_for_a_device_agree_through_the_masker(case: Case) -> Non
         {"position_ids": torch.arange(length).repeat(len(ids), 1) % 7},
         {"seq_lens": [[length // 2, length - length // 2]] * len(ids)},
     ):
-        for ask in ("__call__", "roles"):
+        for ask in ("__call__", "role_ids"):
             assert getattr(device, ask)(ids, attention, **rows).tolist() == getattr(host, ask)(ids, attention, **rows).tolist()
         assert device.weights(ids, weights, attention, **rows).tolist() == host.weights(ids, weights, attention, **rows).tolist()
         labels = [masker.mask_(ids.clone(), ids, attention, **rows).tolist() for masker in (host, device)]
@@ -113,7 +113,7 @@ def test_a_device_waits_for_empty_rows_only_when_told_to() -> None:
         MARKERS.compile(backend="device")(ids.float())
     with pytest.raises(InputError, match="attention_mask has the shape"):
         MARKERS.compile(backend="device")(ids, torch.ones(2, 1, 6, 6))
-    with pytest.raises(InputError, match="seq_lens is for 1 rows, and input_ids has 2"):
+    with pytest.raises(InputError, match="seq_lens has 1 rows, but input_ids has 2"):
         MARKERS.compile(backend="device")(ids, seq_lens=[[3, 3]])
 
 

@@ -109,13 +109,14 @@ def test_truncation_anywhere_trains_no_token_that_the_whole_would_not(stop: int,
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ({"seq_lens": [3, 7]}, "seq_lens tells of documents of [3, 7] tokens, expected lengths of 0 or more, 9 in all at most"),
-        ({"seq_lens": [[3], [3]]}, "seq_lens has 2 rows, expected those of input_ids, 1"),
-        ({"cu_seqlens": [1, 3]}, "cu_seqlens is [1, 3], expected ascending borders from 0"),
-        ({"cu_seqlens": [0, 5, 3]}, "cu_seqlens is [0, 5, 3], expected ascending borders"),
-        ({"cu_seqlens": [0, 50]}, "cu_seqlens tells of documents of [50] tokens"),
+        ({"seq_lens": [3, 7]}, "seq_lens [3, 7] sums to 10, but the row has 9 tokens"),
+        ({"seq_lens": [4, -1]}, "seq_lens has a negative length: [4, -1]"),
+        ({"seq_lens": [[3], [3]]}, "seq_lens has 2 rows, but input_ids has 1"),
+        ({"cu_seqlens": [1, 3]}, "cu_seqlens is [1, 3], expected ascending numbers from 0"),
+        ({"cu_seqlens": [0, 5, 3]}, "cu_seqlens is [0, 5, 3], expected ascending numbers"),
+        ({"cu_seqlens": [0, 50]}, "cu_seqlens ends at 50, but the row has 9 tokens"),
         ({"position_ids": [0, 1]}, "position_ids has rows of lengths [2], expected those of input_ids, [9]"),
-        ({"position_ids": [0] * 9, "seq_lens": [9]}, "position_ids and seq_lens say the same thing, expected one of them"),
+        ({"position_ids": [0] * 9, "seq_lens": [9]}, "pass only one of position_ids, cu_seqlens, seq_lens; got position_ids and seq_lens"),
     ],
 )
 def test_wrong_documents_are_told(documents: dict[str, Any], message: str) -> None:
@@ -125,7 +126,7 @@ def test_wrong_documents_are_told(documents: dict[str, Any], message: str) -> No
 
 
 def test_cumulated_lengths_are_for_one_row() -> None:
-    with pytest.raises(InputError, match="cu_seqlens is for one row of tokens, and input_ids has 2 rows"):
+    with pytest.raises(InputError, match="cu_seqlens is for one row of tokens, but input_ids has 2 rows"):
         MARKERS.compile()(torch.tensor([A, A]), cu_seqlens=[0, 3])
 
 
