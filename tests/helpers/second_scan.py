@@ -22,23 +22,19 @@ def scan(ids: Sequence[int], rules: Rules) -> list[Turn]:
 
 
 def match_beyond(taken: int, trie: TokenTrie, ids: Sequence[int], at: int) -> tuple[int, int] | None:
-    """Return what matches at `at`, if it goes on behind `taken`, up to which the tokens are those of the marker before."""
+    """Return the match at `at` if it ends after `taken`, where the marker before it ended."""
     found = trie.match(ids, at)
     return found if found is not None and at + found[1] > taken else None
 
 
-def behind(at: int, length: int) -> tuple[int, int]:
-    """Return where to read on behind a marker, and where it ended.
-
-    A tokenizer may join the end of one marker of text and the beginning of the next into one token (``><``), so the last token of several
-    is read again. It stays the first marker's, unless a turn starts in it.
-    """
+def after(at: int, length: int) -> tuple[int, int]:
+    """Return where to read on after a marker, and where it ended: the last token of several is read again."""
     stop = at + length
     return (stop - 1 if length > 1 else stop), stop
 
 
 def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: int, rules: Rules) -> tuple[Turn, int, int]:
-    """Read a turn whose header begins at `start`; return it, where to read on, and up to where the tokens are taken."""
+    """Read a turn whose header begins at `start`; return it, where to read on, and where its last marker ended."""
     rule = rules.rules[index]
     turn = Turn(index, start, start + length, len(ids), len(ids), terminated=not rule.has_end)
     in_header = rule.header_ends is not None
@@ -47,20 +43,20 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
         span = Span(opened, turn.content, turn.content, len(ids), len(ids), own=turn.content)
         turn.spans.append(span)
     spans = rules.spans.get(rule.role)
-    at, taken = behind(start, length)
+    at, taken = after(start, length)
     go_on = len(ids), len(ids)
     while at < len(ids):
         if in_header and rule.header_ends is not None and (found := match_beyond(taken, rule.header_ends, ids, at)):
-            at, taken = behind(at, found[1])
+            at, taken = after(at, found[1])
             in_header = False
             turn.content = taken
             continue
         closing = None if span is None else match_beyond(taken, rules.rules[span.rule].ends, ids, at)
         end_length = _end_length(ids, at, taken, rule, rules)
-        # gpt-oss closes its reasoning with what ends a turn, and goes on: the longer marker says which it is.
+        # The longer marker wins.
         if end_length is not None and closing_length(closing, span, rules) <= end_length:
             turn.end, turn.stop, turn.terminated = (at if rule.rewind else max(at, taken)), at + end_length, True
-            go_on = (at, taken) if rule.rewind else behind(at, end_length)
+            go_on = (at, taken) if rule.rewind else after(at, end_length)
             break
         if match_beyond(taken, rules.special_starts, ids, at):
             turn.end = turn.stop = at
@@ -70,7 +66,7 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
         if span is not None and closing is not None:
             span.end = span.stop = max(at, taken)
             if not rules.rules[span.rule].rewind:
-                at, taken = behind(at, closing[1])
+                at, taken = after(at, closing[1])
                 span.stop = taken
             span = None
             continue
@@ -78,7 +74,7 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
             own = max(own_from(at, *found, turn, rules), taken)
             span = Span(found[0], max(at, taken), at + found[1], len(ids), len(ids), own)
             turn.spans.append(span)
-            at, taken = behind(at, found[1])
+            at, taken = after(at, found[1])
             continue
         at += 1
     turn.content = turn.end if in_header else min(turn.content, turn.end)
@@ -88,26 +84,21 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
 
 
 def closing_length(closing: tuple[int, int] | None, span: Span | None, rules: Rules) -> int:
-    """Return how many tokens the end of the open span takes, 0 where none stands here or where it is left in place."""
+    """Return the length of the end marker of the open span, 0 where there is none or it is left in place."""
     return 0 if closing is None or span is None or rules.rules[span.rule].rewind else closing[1]
 
 
 def own_from(at: int, index: int, length: int, turn: Turn, rules: Rules) -> int:
-    """Return from where on a span that starts at `at` is its own.
-
-    A turn that opens a span (`start_owner: turn`) does so once: of several that follow one another without a word of the turn's in
-    between, it opened the first.
-    """
+    """Return the first token that has the role of a span that starts at `at`. Of several in a row, the turn opens the first."""
     follows_its_like = bool(turn.spans) and turn.spans[-1].rule == index and turn.spans[-1].stop >= at
     return at + length if rules.rules[index].start_is_turns and not follows_its_like else at
 
 
 def _end_length(ids: Sequence[int], at: int, taken: int, rule: Rule, rules: Rules) -> int | None:
-    """Return how many tokens of an end marker of `rule` stand at `at`, the longest of its alternatives; None where the turn goes on."""
+    """Return the length of the longest end marker of `rule` at `at`; None where the turn goes on."""
     found = match_beyond(taken, rule.ends, ids, at)
     if found is not None:
         return found[1]
     if rule.ends_at_next_start and match_beyond(taken, rules.starts, ids, at):
-        # What generation stops at is one special token; the rest of the header is the next turn's, and a header of text is all its own.
         return 1 if match_beyond(taken, rules.special_starts, ids, at) else 0
     return None

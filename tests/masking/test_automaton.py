@@ -1,10 +1,13 @@
 """The automaton against the scan: the part of a turn that each token belongs to, and where turns begin and end."""
 
+import gc
+import weakref
+
 from hypothesis import given, settings
 from strategies import Case, cases
 
-from rolemask.markers.spec import Marker, MarkerSet
-from rolemask.masking.automaton import Automaton, build_automaton, build_matcher
+from rolemask.markers.spec import Marker, MarkerSet, TokenIds
+from rolemask.masking.automaton import Automaton, automaton_of, build_automaton, build_matcher
 from rolemask.masking.turns import Part, Turn, scan
 from rolemask.matching.compiler import compile_rules
 from rolemask.matching.vocabulary import Vocabulary
@@ -66,3 +69,12 @@ def test_the_length_of_a_match_counts_its_tokens() -> None:
         for id_ in ids:
             state = matcher.steps[state][matcher.token_class[id_]]
         assert matcher.matches[matcher.matches_in[state]].starts == (0, len(ids))
+
+
+def test_an_automaton_is_built_once_and_lives_as_long_as_its_rules() -> None:
+    rules = compile_rules(MarkerSet("toy", "Toy", (Marker("assistant", (TokenIds((2,)),), ()),)), None)
+    assert automaton_of(rules) is automaton_of(rules)
+    automaton = weakref.ref(automaton_of(rules))
+    del rules
+    gc.collect()
+    assert automaton() is None

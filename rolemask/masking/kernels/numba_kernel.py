@@ -77,7 +77,7 @@ class _Tables(NamedTuple):
 
 
 class _Options(NamedTuple):
-    """What numba can't see from empty arrays, and the two policies that need more than the fates."""
+    """Which arguments are given (arrays that are not are empty), and the two policies that the fates don't cover."""
 
     has_attention: bool
     has_starts: bool

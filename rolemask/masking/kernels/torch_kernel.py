@@ -1,12 +1,12 @@
-"""The path for CUDA: torch operations of static shapes alone, without a loop over tokens and without waiting for the device.
+"""The kernel for CUDA: only torch operations of static shapes, no loop over the tokens, no synchronisation with the host.
 
-A scan looks sequential: what a token is depends on the state that all tokens before it have led to. But a token, whatever it is, is a
-function from the states before it to the states behind it, a row of as many numbers as there are states; rows can be composed, and
-composition is associative (Hillis & Steele 1986; Ladner & Fischer 1980). The first token of a document maps every state to one and the
-same, so what stood before it cannot matter, and a batch is scanned as one long row.
+A scan looks sequential: each token needs the state that all tokens before it lead to. But each token is a function from the state before
+it to the state after it, stored as one number per state, and composing such functions is associative (Hillis & Steele 1986; Ladner &
+Fischer 1980), so they can be composed in parallel. The first token of a document maps every state to the same one, so nothing before it
+matters, and a batch is scanned as one long row.
 
-What a step of the machine says of its token is one of a few dozen outputs, and so is all that follows from it under a policy: look-up
-tables, made once on the host. Any device will do, the CPU too, which is how this module is tested; there the numba kernel is faster.
+The automaton has a few dozen outputs, each with one `Fate`, so labels and roles are look-ups in tables made once on the host. The kernel
+runs on any device, and is tested on the CPU too; there the numba kernel is faster.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ from rolemask.masking.turns import UNATTENDED
 from rolemask.matching.compiler import OUTSIDE, Rules
 
 CHUNK = 4
-"""Tokens that are composed one after the other, before the chunks are composed in parallel: more take more launches, fewer more memory."""
+"""How many tokens are composed one by one before chunks are composed in parallel: more cost launches, fewer cost memory."""
 FEW = 4096
-"""Functions that move so few bytes that the number of launches is what composing them costs."""
+"""With at most this many functions, composing them costs launches rather than memory bandwidth."""
 
 
 class TorchKernel:
     """Masks tensors of shape (B, T) where they are; agrees with `rolemask.masking.reference.mask` bit for bit.
 
-    The tables are copied to a device when the first tensor of that device comes in; let that happen before a CUDA graph is captured.
+    The tables are copied to a device at its first batch. Mask one batch before you capture a CUDA graph.
     """
 
     def __init__(self, rules: Rules, policy: Policy) -> None:
@@ -48,7 +48,7 @@ class TorchKernel:
 
         Args:
             ids: (B, T) int32 or int64, any device.
-            attention: (B, T) bool or numbers, nonzero where a token is attended to.
+            attention: (B, T), any dtype; nonzero where a token is attended to.
             starts: (B, T) bool, true for the first token of each document.
         """
         if ids.numel() == 0:
@@ -74,7 +74,7 @@ class TorchKernel:
 
     def _tables_on(self, device: torch.device) -> "_Tables":
         if device not in self._tables:
-            # Not blocking: the host does not wait for the copy, and what is enqueued behind it does.
+            # The host does not wait for the copy; the operations enqueued after it do.
             tables = self._tables[torch.device("cpu")]
             self._tables[device] = _Tables(*(table.to(device, non_blocking=True) for table in tables))
         return self._tables[device]
@@ -82,9 +82,9 @@ class TorchKernel:
     def _matches_at(self, classes: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
         """Return the matches at each token, (B, T) int64: a row of `tables.step`."""
         size = classes.shape[1]
-        # Class 0 ends every match, and so does another document.
+        # Class 0 ends every match; so does the start of a document.
         further = pad(classes if borders is None else torch.where(borders, 0, classes), (0, self._depth))
-        state: int | Tensor = 0  # of the matcher: its first state, and from the second token on a tensor of states
+        state: int | Tensor = 0  # of the matcher; from the second token on, one state per token
         for offset in range(self._depth - 1):
             state = tables.matcher[state, further[:, offset : offset + size] if offset else classes]
         last = self._depth - 1
@@ -97,7 +97,7 @@ class TorchKernel:
 
     def _trained(self, output: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
         """Return whether each token is trained as part of a turn, (B, T) bool."""
-        inside = ends = output  # 0, which is nobody's, where the turn is not chosen, or the end marker not trained
+        inside = ends = output  # set to output 0, that of a token outside, where the turn is not chosen or the end marker not trained
         if self.policy.turns == "last":
             starts_turn = tables.starts_turn[output]
             turn = starts_turn.cumsum(1)
@@ -116,18 +116,18 @@ class TorchKernel:
         return trained
 
     def _shifted(self, output: Tensor) -> list[Tensor]:
-        """Return `output` 0, 1, 2... tokens before each token, as far as an end marker reaches."""
+        """Return the output 0, 1, 2... tokens before each token, up to the length of the longest end marker."""
         size, reach = output.shape[1], self._longest_end - 1
         padded = pad(output, (reach, 0)) if reach else output
         return [padded[:, reach - offset : reach - offset + size] for offset in range(self._longest_end)]
 
 
 def _states_before(matches: Tensor, step: Tensor) -> Tensor:
-    """Return the state before each token, (B, T) int64; of no meaning for the first of each row, whose letter maps every state alike.
+    """Return the state before each token, (B, T) int64; arbitrary for the first of each row, which maps every state to the same one.
 
     Args:
         matches: (B, T) rows of `step`.
-        step: (matches, states) state before -> state behind.
+        step: (matches, states) state before -> state after.
     """
     batch, size = matches.shape
     chunks = -(-size // CHUNK)
@@ -144,19 +144,19 @@ def _states_before(matches: Tensor, step: Tensor) -> Tensor:
 
 
 def _states_between(functions: Tensor, per_row: int, halvings: int) -> Tensor:
-    """Return the state before each function, (rows * per_row,) int64; of no meaning for the first of each row.
+    """Return the state before each function, (rows * per_row,) int64; arbitrary for the first of each row.
 
     Args:
-        functions: (rows * per_row, states) state before -> state behind. The first of each row maps every state alike.
+        functions: (rows * per_row, states) state before -> state after. The first of each row maps every state to the same one.
         per_row: A multiple of 2 ** halvings.
-        halvings: How many times to compose neighbours first, which moves fewer bytes and takes more launches.
+        halvings: How many times to compose neighbours first, which moves fewer bytes in more launches.
     """
     if halvings:
         left, right = functions[::2], functions[1::2]
         before = _states_between(right.gather(1, left), per_row // 2, halvings - 1)
         return torch.stack([before, left.gather(1, before[:, None])[:, 0]], 1).flatten()
-    # Round by round each function takes in as many before it as it has already. The first of all need something before them, and it does
-    # not matter what: a function that reaches back to the start of its row has forgotten everything before.
+    # Each round doubles the number of functions that each one is composed of. What pads the front does not matter: a function that reaches
+    # back to the start of its row no longer depends on the state before.
     rounds = (per_row - 1).bit_length()
     functions = pad(functions, (0, 0, 2**rounds, 0))
     for distance in (2**number for number in range(rounds)):
@@ -165,31 +165,31 @@ def _states_between(functions: Tensor, per_row: int, halvings: int) -> Tensor:
 
 
 def _last_in_document(event: Tensor, number: Tensor, borders: Tensor | None) -> Tensor:
-    """Return the greatest number of an event of the document, for each token (B, T) or, of one document, each row (B, 1); 0 for none.
+    """Return the greatest number of the events in a document: per token (B, T), or per row (B, 1) without borders; 0 for none.
 
     Args:
         event: (B, T) bool.
         number: (B, T) or (T,) int64, above 0 at events.
-        borders: (B, T) bool, true at the first token of each document but the first; None where rows are one document each.
+        borders: (B, T) bool, true at the first token of each document but the first; None where each row is one document.
     """
     numbers = torch.where(event, number, 0)
     if borders is None:
         return numbers.amax(1, keepdim=True)
     document = borders.cumsum(1)
-    # What is no event has nothing to tell, and tells it to a slot of its own: no queue for that of the document.
+    # Tokens without an event write their 0 to slots of their own, so that they don't contend for the slot of the document.
     slots = torch.where(event, document, torch.arange(event.shape[1], device=event.device))
     return torch.zeros_like(numbers).scatter_reduce_(1, slots, numbers, "amax").gather(1, document)
 
 
 class _Tables(NamedTuple):
-    """Everything that is looked up.
+    """The look-up tables.
 
     The distance of a token is that from the first token of the end marker that it may be part of. `step` and `output` have two rows for
     each number of matches: the second half is for the first token of a document, before which there is no state. The greatest `key` over
     all that claim a token decides its role (`_key`).
     """
 
-    token_class: Tensor  # (ids + 2,) int64; behind the ids that are known, one entry for those above and one for those below
+    token_class: Tensor  # (ids + 2,) int64; the last two entries are for ids above those known, and below 0
     trainable: Tensor  # (ids + 2,) bool
     matcher: Tensor  # (matcher states, classes) int64 -> matcher state
     matches: Tensor  # (matcher states, classes) int64 -> matches, for the last step
