@@ -1,1 +1,1 @@
-"""Rules, a policy and token ids: which tokens are trained."""
+"""Decides which tokens are trained, from compiled rules, a policy and token ids."""

@@ -1,46 +1,48 @@
-"""Rules -> one finite-state machine, as tables: what the fast paths run.
+"""Turns the rules into one finite-state machine, as tables, which the fast kernels run.
 
-Two steps, both a table look-up per token:
+It takes two table look-ups per token:
 
-1. `Matcher` reads the tokens from a position on, and tells which markers match there, of every kind at once. What it can tell is one of
-   a few dozen *findings*.
-2. `Automaton` walks from left to right over the findings. Its state says where in a turn the scan is; marker tokens that are yet to be
-   passed over are states too, so that each token is one step, and steps can be composed (which is what a GPU needs).
+1. `Matcher` reads the tokens from a position on, and finds the markers of every kind that match there. Only a few dozen different
+   `Matches` are possible, so these are numbered.
+2. `Automaton` goes from left to right over the numbers of the matches. Its state says where in a turn the scan is. Marker tokens still to
+   be passed over are states too, so each token is one step, and steps can be composed, as a GPU needs.
 
-The tables are made by asking the rules of the reference, case by case; the tests compare every path that uses them with it.
+The order of the rules is that of `rolemask.masking.turns.event_in_turn`, which fills the tables case by case.
 """
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
-from rolemask.masking.policy import Policy
-from rolemask.masking.reference import span_is_trained
+from rolemask.masking.turns import Event, Here, Part, event_in_turn
 from rolemask.matching.compiler import OUTSIDE, Rules
-from rolemask.matching.trie import TokenTrie
-
-NO_MATCH = (-1, 0)
+from rolemask.matching.trie import Match, TokenTrie
 
 
-class Finding(NamedTuple):
-    """Which markers match at a position: per trie (value, number of tokens), or NO_MATCH."""
+class Matches(NamedTuple):
+    """The markers that match at a position: the longest match of each trie, or None."""
 
-    starts: tuple[int, int]
-    special_starts: tuple[int, int]
-    ends: tuple[tuple[int, int], ...]
-    header_ends: tuple[tuple[int, int], ...]
-    spans: tuple[tuple[int, int], ...]
+    starts: Match | None
+    special_starts: Match | None
+    ends: tuple[Match | None, ...]  # per rule
+    header_ends: tuple[Match | None, ...]  # per rule
+    spans: tuple[Match | None, ...]  # per role of a turn
 
-    def of_several(self) -> "Finding":
-        """Return the matches of more tokens than one."""
+    def longer_than_one(self) -> "Matches":
+        """Keep only the matches of two tokens and more."""
 
-        def keep(found: tuple[int, int]) -> tuple[int, int]:
-            return found if found[1] > 1 else NO_MATCH
+        def keep(match: Match | None) -> Match | None:
+            return match if match is not None and match.length > 1 else None
 
-        def keep_all(found: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-            return tuple(map(keep, found))
-
-        return Finding(keep(self.starts), keep(self.special_starts), keep_all(self.ends), keep_all(self.header_ends), keep_all(self.spans))
+        return Matches(
+            keep(self.starts),
+            keep(self.special_starts),
+            tuple(map(keep, self.ends)),
+            tuple(map(keep, self.header_ends)),
+            tuple(map(keep, self.spans)),
+        )
 
 
 @dataclass(frozen=True)
@@ -48,42 +50,53 @@ class Matcher:
     """The tries of a rule set, run side by side.
 
     Attributes:
-        token_class: token id -> class; tokens that no marker tells apart share one. An id that is missing has class 0.
-        steps: [state][class] -> state; state 0 is where to begin.
-        finding: state -> index into `findings` of what has matched so far.
-        findings: What can be found; index 0 is nothing.
-        depth: How many tokens it takes at most.
+        token_class: token id -> class; tokens that every marker treats alike share one. An id that is missing has class 0.
+        steps: [state][class] -> state; state 0 is the start.
+        matches_in: state -> index into `matches`.
+        matches: The matches that are possible; index 0 is no match.
+        depth: How many tokens the matcher reads at most.
     """
 
     token_class: dict[int, int]
     steps: list[list[int]]
-    finding: list[int]
-    findings: list[Finding]
+    matches_in: list[int]
+    matches: list[Matches]
     depth: int
 
 
+class Passing(Enum):
+    """The kind of marker that a state passes over."""
+
+    HEADER = auto()
+    END = auto()
+    END_IN_NEXT = auto()  # an end marker that begins in the last token of another marker, which is the next token
+    SPAN_START = auto()
+    TURNS_SPAN_START = auto()  # the start marker of a span that belongs to the turn
+    SPAN_END = auto()
+
+
 class State(NamedTuple):
-    """Where the scan is: in no turn (`rule` -1), in a turn, in its open header, in a span of it; `left` marker tokens to pass over."""
+    """Where the scan is: outside (`rule` -1), in a turn, in its open header, in a span of it; `left` marker tokens to pass over."""
 
     rule: int = OUTSIDE
     span: int = OUTSIDE
     in_header: bool = False
     closed: int = OUTSIDE  # the span that ended right before this token
     left: int = 0
-    passing: str = ""  # what these are: "header", "end", "end to come", "span", "span end", "turn's span start"
+    passing: Passing | None = None  # None if and only if `left` is 0
 
 
 class Output(NamedTuple):
-    """What a step says of its token.
+    """What a step finds at its token.
 
-    `rule` and `span` tell whose token it is (-1: nobody's), `part` which part of the turn; `opens` is the span that opens here.
-    `ended` is the rule of the turn that ends here, with an end marker of `end_length` tokens from here on (which the machine may pass
+    `rule` and `span` are those that the token belongs to (-1: none), `part` is the part of the turn; `opens` is the span that starts here.
+    `ended` is the rule of the turn that ends here, with an end marker of `end_length` tokens from here on (which the automaton may pass
     over, or read again as the next header).
     """
 
     rule: int = OUTSIDE
     span: int = OUTSIDE
-    part: str = ""
+    part: Part = Part.OUTSIDE
     starts_turn: bool = False
     opens: int = OUTSIDE
     ended: int = OUTSIDE
@@ -92,7 +105,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Automaton:
-    """`step[finding][state]` is the state behind the token, `output[finding][state]` an index into `outputs`; 0 is outside any turn."""
+    """`step[matches][state]` is the state after the token, `output[matches][state]` an index into `outputs`; state 0 is outside."""
 
     matcher: Matcher
     states: list[State]
@@ -101,8 +114,20 @@ class Automaton:
     output: list[list[int]]
 
 
+_automata: dict[int, Automaton] = {}
+
+
+def automaton_of(rules: Rules) -> Automaton:
+    """Return the automaton of `rules`, which is built once and kept as long as they live."""
+    key = id(rules)  # rules hold mappings, so they have no hash
+    if key not in _automata:
+        _automata[key] = build_automaton(rules)
+        weakref.finalize(rules, _automata.pop, key, None)
+    return _automata[key]
+
+
 def build_matcher(rules: Rules) -> Matcher:
-    """Put the tries of `rules` side by side into one automaton."""
+    """Combine the tries of `rules` into one matcher."""
     empty = TokenTrie()
     tries = [rules.starts, rules.special_starts]
     tries += [rule.ends for rule in rules.rules]
@@ -110,15 +135,15 @@ def build_matcher(rules: Rules) -> Matcher:
     tries += [rules.spans.get(role, empty) for role in range(len(rules.roles))]
     classes, members = _token_classes(tries)
 
-    def finding_of(best: tuple[tuple[int, int], ...]) -> Finding:
+    def matches_of(best: tuple[Match | None, ...]) -> Matches:
         count = len(rules.rules)
-        return Finding(best[0], best[1], best[2 : 2 + count], best[2 + count : 2 + 2 * count], best[2 + 2 * count :])
+        return Matches(best[0], best[1], best[2 : 2 + count], best[2 + count : 2 + 2 * count], best[2 + 2 * count :])
 
-    begin = _Path((0,) * len(tries), (NO_MATCH,) * len(tries), 0)
+    begin = _Path((0,) * len(tries), (None,) * len(tries), 0)
     numbers = {begin.key: 0}
     queue = [begin]
     steps: list[list[int]] = []
-    for path in queue:  # grows while it is walked
+    for path in queue:  # grows during the loop
         row = []
         for id_ in members:
             after = path.step(id_, tries)
@@ -127,25 +152,25 @@ def build_matcher(rules: Rules) -> Matcher:
                 queue.append(after)
             row.append(numbers[after.key])
         steps.append(row)
-    findings: dict[Finding, int] = {finding_of(begin.best): 0}
-    finding = [findings.setdefault(finding_of(path.best), len(findings)) for path in queue]
-    return Matcher(classes, steps, finding, list(findings), depth=max(path.length for path in queue))
+    matches: dict[Matches, int] = {matches_of(begin.best): 0}
+    matches_in = [matches.setdefault(matches_of(path.best), len(matches)) for path in queue]
+    return Matcher(classes, steps, matches_in, list(matches), depth=max(path.length for path in queue))
 
 
 class _Path(NamedTuple):
-    """How far each trie has come (-1: it has left off), what it has matched, and how many tokens it took."""
+    """The state of each trie (-1: it cannot match any more), its longest match so far, and how many tokens were read."""
 
     at: tuple[int, ...]
-    best: tuple[tuple[int, int], ...]
+    best: tuple[Match | None, ...]
     length: int
 
     @property
     def key(self) -> tuple[object, ...]:
-        # One state of a trie can be reached by different numbers of tokens, and it is these that a match is told in.
+        # One state of a trie can be reached by different numbers of tokens, and the length of a match counts tokens.
         return self.at, self.best, self.length if max(self.at) >= 0 else None
 
     def step(self, id_: int | None, tries: Sequence[TokenTrie]) -> "_Path":
-        """Take a token; None stands for all that no trie knows."""
+        """Read a token; None stands for every token that is in no trie."""
         at = tuple(
             trie.edges[state].get(id_, -1) if id_ is not None and state >= 0 else -1 for trie, state in zip(tries, self.at, strict=True)
         )
@@ -153,7 +178,7 @@ class _Path(NamedTuple):
             return _Path(at, self.best, self.length)
         length = self.length + 1
         best = tuple(
-            (trie.accept[state], length) if state >= 0 and trie.accept[state] >= 0 else before
+            Match(trie.accept[state], length) if state >= 0 and trie.accept[state] >= 0 else before
             for trie, state, before in zip(tries, at, self.best, strict=True)
         )
         return _Path(at, best, length)
@@ -185,9 +210,9 @@ def build_automaton(rules: Rules) -> Automaton:
     outputs: dict[Output, int] = {Output(): 0}
     cells: dict[tuple[int, int], tuple[int, int]] = {}
     queue = [State()]
-    for state in queue:  # grows while it is walked
-        for index, finding in enumerate(matcher.findings):
-            after, output = _step(state, finding, rules)
+    for state in queue:  # grows during the loop
+        for index, matches in enumerate(matcher.matches):
+            after, output = _step(state, matches, rules)
             if after not in states:
                 states[after] = len(queue)
                 queue.append(after)
@@ -197,121 +222,100 @@ def build_automaton(rules: Rules) -> Automaton:
         matcher,
         queue,
         list(outputs),
-        [[cells[index, state][0] for state in size] for index in range(len(matcher.findings))],
-        [[cells[index, state][1] for state in size] for index in range(len(matcher.findings))],
+        [[cells[index, state][0] for state in size] for index in range(len(matcher.matches))],
+        [[cells[index, state][1] for state in size] for index in range(len(matcher.matches))],
     )
 
 
-def _step(state: State, finding: Finding, rules: Rules) -> tuple[State, Output]:
-    """Take one token: what `rolemask.masking.reference` does at a position, in the same order."""
+def _step(state: State, matches: Matches, rules: Rules) -> tuple[State, Output]:
+    """Take one token."""
     if state.left:
-        return _step_over(state, finding, rules)
+        return _step_over(state, matches, rules)
     if state.rule == OUTSIDE:
-        return _step_outside(finding, rules)
+        return _step_outside(matches, rules)
+    return _step_in_turn(state, matches, rules)
+
+
+def _step_in_turn(state: State, matches: Matches, rules: Rules) -> tuple[State, Output]:
     rule = rules.rules[state.rule]
-    if state.in_header and (length := finding.header_ends[state.rule][1]):
-        return _pass_over(State(state.rule), length - 1, "header"), Output(state.rule, part="header")
-    closing_length = 0 if state.span == OUTSIDE or rules.rules[state.span].rewind else finding.ends[state.span][1]
-    if (end_length := _end_length(state.rule, finding, rules)) is not None and closing_length <= end_length:
-        if rule.rewind or not end_length:
-            after, output = _step_outside(finding, rules)
+    span = None if state.span == OUTSIDE else rules.rules[state.span]
+    here = Here(
+        header_end=matches.header_ends[state.rule],
+        turn_end=matches.ends[state.rule],
+        turn_start=matches.starts,
+        special_start=matches.special_starts,
+        span_end=None if span is None else matches.ends[state.span],
+        span_start=matches.spans[rule.role],
+    )
+    event, length = event_in_turn(here, rule, span, in_header=state.in_header)
+    if event is Event.HEADER_ENDS:
+        return _pass_over(State(state.rule), length - 1, Passing.HEADER), Output(state.rule, part=Part.HEADER)
+    if event is Event.TURN_ENDS:
+        if rule.rewind or not length:
+            after, output = _step_outside(matches, rules)
         else:
-            after, output = _pass_over(State(), end_length - 1, "end"), Output()
-        return after, output._replace(ended=state.rule, end_length=end_length)
-    if finding.special_starts != NO_MATCH:
-        return _step_outside(finding, rules)
-    span, closed = state.span, state.closed
-    if span != OUTSIDE and (found := finding.ends[span]) != NO_MATCH:
-        if not rules.rules[span].rewind:
-            closing = State(state.rule, span, left=found[1] - 1, passing="span end")
-            return closing if closing.left else State(state.rule, closed=span), Output(state.rule, span, "span")
-        span, closed = OUTSIDE, span
-    if span == OUTSIDE and not state.in_header and (found := finding.spans[rule.role]) != NO_MATCH:
-        opened, length = found
+            after, output = _pass_over(State(), length - 1, Passing.END), Output()
+        return after, output._replace(ended=state.rule, end_length=length)
+    if event is Event.TURN_IS_CUT:
+        return _step_outside(matches, rules)
+    if event is Event.SPAN_ENDS:
+        if rules.rules[state.span].rewind:  # the token is read again, without the span
+            return _step_in_turn(state._replace(span=OUTSIDE, closed=state.span), matches, rules)
+        after = _pass_over(State(state.rule, state.span), length - 1, Passing.SPAN_END)
+        return after if after.left else State(state.rule, closed=state.span), Output(state.rule, state.span, Part.SPAN)
+    if here.span_start is not None and event is Event.SPAN_STARTS:
+        opened = here.span_start.value
         inside = State(state.rule, opened)
-        if rules.rules[opened].start_is_turns and opened != closed:
-            return _pass_over(inside, length - 1, "turn's span start"), Output(state.rule, part="content", opens=opened)
-        return _pass_over(inside, length - 1, "span"), Output(state.rule, opened, "span", opens=opened)
-    part = "span" if span != OUTSIDE else "header" if state.in_header else "content"
-    return State(state.rule, span, state.in_header), Output(state.rule, span, part)
+        if rules.rules[opened].start_is_turns and opened != state.closed:
+            after, output = _pass_over(inside, length - 1, Passing.TURNS_SPAN_START), Output(state.rule, part=Part.CONTENT)
+        else:
+            after, output = _pass_over(inside, length - 1, Passing.SPAN_START), Output(state.rule, opened, Part.SPAN)
+        return after, output._replace(opens=opened)
+    part = Part.SPAN if span is not None else Part.HEADER if state.in_header else Part.CONTENT
+    return State(state.rule, state.span, state.in_header), Output(state.rule, state.span, part)
 
 
-def _step_over(state: State, finding: Finding, rules: Rules) -> tuple[State, Output]:
-    """Pass over one token of a marker that was recognised before; in the last one, another may begin."""
+_PART_PASSED = {
+    Passing.HEADER: Part.HEADER,
+    Passing.SPAN_START: Part.SPAN,
+    Passing.TURNS_SPAN_START: Part.CONTENT,
+    Passing.SPAN_END: Part.SPAN,
+}
+
+
+def _step_over(state: State, matches: Matches, rules: Rules) -> tuple[State, Output]:
+    """Pass over one token of a marker that was found before; in its last token, another marker may begin."""
     after = state._replace(left=state.left - 1)
-    if state.passing == "end":
-        output = Output()  # told where the end marker began
-    elif state.passing == "end to come":
-        after, output = State(left=after.left, passing="end"), Output(ended=state.rule, end_length=state.left)
+    if state.passing is Passing.END:
+        output = Output()  # the step at which the end marker began covers all its tokens
+    elif state.passing is Passing.END_IN_NEXT:
+        after, output = State(left=after.left, passing=Passing.END), Output(ended=state.rule, end_length=state.left)
     else:
-        part = {"span end": "span", "turn's span start": "content"}.get(state.passing, state.passing)
-        output = Output(state.rule, state.span if part == "span" else OUTSIDE, part)
+        assert state.passing is not None
+        part = _PART_PASSED[state.passing]
+        output = Output(state.rule, state.span if part is Part.SPAN else OUTSIDE, part)
     if after.left:
         return after, output
-    after = State(state.rule, closed=state.span) if state.passing == "span end" else after._replace(passing="")
-    begun, event = _step(after, finding.of_several(), rules)
+    after = State(state.rule, closed=state.span) if state.passing is Passing.SPAN_END else after._replace(passing=None)
+    begun, event = _step(after, matches.longer_than_one(), rules)
     if begun == State(after.rule, after.span, after.in_header):
         return after, output
-    if begun.passing == "end":
-        return State(after.rule, left=begun.left, passing="end to come"), output
+    if begun.passing is Passing.END:
+        return State(after.rule, left=begun.left, passing=Passing.END_IN_NEXT), output
     if event.starts_turn or event.ended != OUTSIDE:
         return begun, event if output.ended == OUTSIDE else event._replace(ended=output.ended, end_length=output.end_length)
     closed = after.span if begun.span == OUTSIDE else OUTSIDE  # by an end marker that is left in place
     return begun._replace(closed=closed), output._replace(opens=event.opens)
 
 
-def _step_outside(finding: Finding, rules: Rules) -> tuple[State, Output]:
-    if finding.starts == NO_MATCH:
+def _step_outside(matches: Matches, rules: Rules) -> tuple[State, Output]:
+    if matches.starts is None:
         return State(), Output()
-    opening, length = finding.starts
-    index, opened = rules.openings[opening]
+    index, opened = rules.openings[matches.starts.value]
     inside = State(index, opened, in_header=rules.rules[index].header_ends is not None)
-    return _pass_over(inside, length - 1, "header"), Output(index, part="header", starts_turn=True, opens=opened)
+    after = _pass_over(inside, matches.starts.length - 1, Passing.HEADER)
+    return after, Output(index, part=Part.HEADER, starts_turn=True, opens=opened)
 
 
-def _pass_over(state: State, left: int, passing: str) -> State:
+def _pass_over(state: State, left: int, passing: Passing) -> State:
     return state._replace(left=left, passing=passing) if left else state
-
-
-def _end_length(index: int, finding: Finding, rules: Rules) -> int | None:
-    found = finding.ends[index]
-    if found != NO_MATCH:
-        return found[1]
-    if rules.rules[index].ends_at_next_start and finding.starts != NO_MATCH:
-        return int(finding.special_starts != NO_MATCH)
-    return None
-
-
-def role_of(output: Output, rules: Rules) -> int:
-    """Return the role of the token, -1 outside any turn."""
-    owner = output.span if output.part == "span" else output.rule
-    return OUTSIDE if owner == OUTSIDE else rules.rules[owner].role
-
-
-def is_trained(output: Output, rules: Rules, policy: Policy) -> bool:
-    """Whether the token is trained if its turn is chosen, end markers apart."""
-    if output.part == "span":
-        return span_is_trained(rules.rules[output.span], rules, policy)
-    return _is_named(output.rule, rules, policy) and (output.part == "content" or rules.rules[output.rule].include_start)
-
-
-def makes_a_choice(output: Output, rules: Rules, policy: Policy) -> bool:
-    """Whether a turn or a span starts here that makes its turn one of which something may be trained."""
-    opens_trained = output.opens != OUTSIDE and span_is_trained(rules.rules[output.opens], rules, policy)
-    return opens_trained or (output.starts_turn and _is_named(output.rule, rules, policy))
-
-
-def end_is_emitted(output: Output, rules: Rules) -> bool:
-    """Whether an end marker begins here that its role has to emit."""
-    return output.ended != OUTSIDE and rules.rules[output.ended].include_end
-
-
-def end_may_be_trained(output: Output, rules: Rules, policy: Policy) -> bool:
-    """Whether an end marker begins here that is trained if its turn is chosen; with `train_on_eos="all"`, whether it is or not."""
-    if not end_is_emitted(output, rules) or policy.train_on_eos == "none":
-        return False
-    return policy.train_on_eos == "all" or _is_named(output.ended, rules, policy)
-
-
-def _is_named(rule: int, rules: Rules, policy: Policy) -> bool:
-    return rule != OUTSIDE and rules.roles[rules.rules[rule].role] in policy.roles_to_train

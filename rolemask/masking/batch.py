@@ -1,4 +1,4 @@
-"""What users pass as `input_ids`, brought into one form, and results brought back into theirs."""
+"""Reads the batches that users pass, and returns results in the same form."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """One row of a batch, as `rolemask.masking.reference.mask` takes it."""
+    """One row of a batch: the arguments of `rolemask.masking.reference.mask`."""
 
     ids: list[int]
     attention: list[int] | None
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 @dataclass
 class ListBatch:
-    """Rows of Python integers, of any lengths. `flat`: the user passed one row, not a list of rows."""
+    """Rows of Python integers, of any lengths. With `flat`, the user passed one row, not a list of rows."""
 
     ids: list[list[int]]
     attention: list[list[int]] | None
@@ -41,8 +41,8 @@ class ListBatch:
     train_turns: list[list[bool]] | None
     flat: bool
 
-    def row(self, index: int) -> "Row":
-        """Return one row with what is known of it."""
+    def row(self, index: int) -> Row:
+        """Return one row and what belongs to it."""
         return Row(
             self.ids[index],
             None if self.attention is None else self.attention[index],
@@ -51,7 +51,7 @@ class ListBatch:
         )
 
     def restore(self, rows: Any) -> Any:
-        """Return results, a list of rows, in the user's form."""
+        """Return results, one per row, in the user's form."""
         return rows[0] if self.flat else rows
 
 
@@ -105,14 +105,14 @@ def is_array(value: Any) -> bool:
 
 
 def have_one_shape(some: Any, others: Any) -> bool:
-    """Whether two tensors or arrays have one shape, or two lists rows of the same lengths."""
+    """Whether two tensors or arrays have the same shape, or two lists have rows of the same lengths."""
     if hasattr(some, "shape") or hasattr(others, "shape"):
         return getattr(some, "shape", None) == getattr(others, "shape", None)
     return [len(row) if _is_row(row) else -1 for row in some] == [len(row) if _is_row(row) else -1 for row in others]
 
 
 def has_numpy() -> bool:
-    """Whether NumPy is installed; lists are masked without it too, only slower."""
+    """Whether NumPy is installed. Without it, lists are masked more slowly."""
     try:
         import numpy  # noqa: F401
     except ImportError:
@@ -129,18 +129,18 @@ def read_batch(
     seq_lens: Any = None,
     train_turns: Any = None,
 ) -> ListBatch | ArrayBatch:
-    """Bring `input_ids` and what goes with it into one form.
+    """Read `input_ids` and the arguments that belong to it.
 
     Args:
         input_ids: int32 or int64 tensor or array (B, T) or (T,), any device and strides; or a list of ints, or of lists of ints.
-        attention_mask: The same shape; nonzero where a token is attended to. Where it goes from one number to another, a document begins.
-        position_ids: The same shape; a document begins wherever the position does not go up.
-        cu_seqlens: Ascending borders from 0, of the documents of the one row there is.
-        seq_lens: The lengths of the documents of each row; 0 for none.
-        train_turns: Flags, per row.
+        attention_mask: The same shape; nonzero where a token is attended to. A document begins where one number changes to another.
+        position_ids: The same shape; a document begins where the position does not increase.
+        cu_seqlens: Cumulated lengths, from 0, of the documents of a single row.
+        seq_lens: The lengths of the documents, per row; zeros are ignored.
+        train_turns: One flag per trainable turn, per row.
 
     Raises:
-        InputError: A wrong kind, shape or dtype; or more than one of `position_ids`, `cu_seqlens` and `seq_lens`.
+        InputError: A wrong type, shape or dtype; or more than one of `position_ids`, `cu_seqlens` and `seq_lens`.
     """
     _check_one_of(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens)
     if is_tensor(input_ids) or is_array(input_ids):
@@ -149,15 +149,15 @@ def read_batch(
         batch = _list_batch(input_ids, attention_mask, position_ids)
     else:
         raise InputError(
-            f"input_ids is a {type(input_ids).__name__}, expected a tensor, an array or a list of token ids. For a batch of Transformers, "
+            f"input_ids is a {type(input_ids).__name__}, expected a tensor, an array or a list of token ids. From a batch of Transformers, "
             'pass batch["input_ids"]'
         )
-    if (told := lengths_per_row(len(batch.ids), cu_seqlens, seq_lens)) is not None:
-        lengths, name = told
+    if (given := lengths_per_row(len(batch.ids), cu_seqlens, seq_lens)) is not None:
+        lengths, name = given
         starts = [starts_from_lengths(row, len(ids), name) for row, ids in zip(lengths, batch.ids, strict=True)]
         if isinstance(batch, ArrayBatch):
-            told_starts = to_array(starts).reshape(batch.ids.shape)
-            batch.starts = told_starts if batch.starts is None else batch.starts | told_starts
+            new_starts = to_array(starts).reshape(batch.ids.shape)
+            batch.starts = new_starts if batch.starts is None else batch.starts | new_starts
         else:
             batch.starts = _either(batch.starts, starts)
     if train_turns is not None:
@@ -173,7 +173,7 @@ def read_batch(
 def read_tensor(
     input_ids: "Tensor", attention_mask: Any = None, *, position_ids: Any = None, cu_seqlens: Any = None, seq_lens: Any = None
 ) -> TensorBatch:
-    """Do as `read_batch` does, for a tensor that is to be masked where it is: shapes are checked, values are not, so that no one waits.
+    """Like `read_batch`, on the device: checks shapes, not values, which would synchronise.
 
     Raises:
         InputError: A wrong shape or dtype; or more than one of `position_ids`, `cu_seqlens` and `seq_lens`.
@@ -206,7 +206,7 @@ def read_tensor(
 def _check_one_of(**given: Any) -> None:
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
-        raise InputError(f"{' and '.join(names)} say the same thing, expected one of them")
+        raise InputError(f"pass only one of {', '.join(given)}; got {' and '.join(names)}")
 
 
 def _check_ids(input_ids: Any) -> None:
@@ -265,7 +265,7 @@ def _restorer(input_ids: Any) -> Callable[[Any], Any]:
 
 
 def to_array(value: Any) -> "NDArray[Any]":
-    """Return a NumPy array of a tensor (copied off its device), an array, or lists."""
+    """Return a tensor (copied to the host), an array or lists as a NumPy array."""
     numpy = require("numpy", extra="torch", needed_for="masking an array or a tensor")
     array: NDArray[Any] = value.detach().cpu().numpy() if is_tensor(value) else numpy.asarray(value)
     return array

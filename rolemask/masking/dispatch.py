@@ -1,44 +1,70 @@
-"""Which path runs: the device's operations, arrays with or without numba, or the definition. Each is made when first used."""
+"""Picks the kernel for a batch: torch on a device, numba or NumPy for arrays, the definition without NumPy."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rolemask.masking.batch import ArrayBatch, ListBatch, Row, has_numpy, is_tensor, read_tensor, to_array
+from rolemask.masking.batch import ArrayBatch, ListBatch, Row, TensorBatch, has_numpy, is_tensor, read_tensor, to_array
 from rolemask.masking.policy import Policy
 from rolemask.masking.reference import Masked, check_train_turns, mask, may_be_trained
 from rolemask.matching.compiler import Rules
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from rolemask.masking.kernels.torch_kernel import TorchKernel
+
+
+class ArrayKernel(Protocol):
+    """Masks arrays under one policy."""
+
+    def mask(
+        self,
+        ids: "NDArray[np.integer[Any]]",
+        attention: "NDArray[np.bool_] | None" = None,
+        *,
+        starts: "NDArray[np.bool_] | None" = None,
+        train_turns: Sequence[Sequence[bool]] | None = None,
+        with_roles: bool = True,
+    ) -> "tuple[NDArray[np.integer[Any]], NDArray[np.int8], list[int]]":
+        """Return labels (B, T) of the dtype of `ids`, roles (B, T) int8, and the number of trainable turns of each row."""
+        ...
+
 
 class Dispatcher:
-    """All ways to run one policy. Picklable: what was made is made anew."""
+    """Picks the kernel for a batch and runs it.
+
+    Each kernel is made when it is first used. A pickle leaves the kernels out.
+    """
 
     def __init__(self, rules: Rules, policy: Policy, backend: str) -> None:
         self.rules = rules
         self.policy = policy
         self.backend = backend
-        self.array_path: Any = None
-        self._device_path: Any = None
+        self.array_path: ArrayKernel | None = None
+        self._device_path: TorchKernel | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"array_path": None, "_device_path": None}
 
     def stays_on_device(self, input_ids: Any, rows: Mapping[str, Any]) -> bool:
-        """Whether these ids are masked by the operations for a device."""
+        """Whether the torch kernel masks these ids."""
         if self.backend == "host" or not is_tensor(input_ids) or rows.get("train_turns") is not None:
             return False
         return self.backend == "device" or input_ids.device.type != "cpu"
 
-    def mask_on_device(self, input_ids: Any, attention_mask: Any, rows: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-        """Return the tensors as they were read, labels (B, T) and roles (B, T) int8, on the device of `input_ids`."""
+    def mask_on_device(self, input_ids: "Tensor", attention_mask: Any, rows: Mapping[str, Any]) -> "tuple[TensorBatch, Tensor, Tensor]":
+        """Return the batch, and its labels (B, T) and roles (B, T) int8 on the device of `input_ids`."""
         if self._device_path is None:
             from rolemask.masking.kernels.torch_kernel import TorchKernel
 
             self._device_path = TorchKernel(self.rules, self.policy)
-        tensors = read_tensor(input_ids, attention_mask, **rows)
-        return tensors, *self._device_path.mask(tensors.ids, tensors.attention, starts=tensors.starts)
+        batch = read_tensor(input_ids, attention_mask, **rows)
+        return batch, *self._device_path.mask(batch.ids, batch.attention, starts=batch.starts)
 
     def mask(self, batch: ListBatch | ArrayBatch, *, with_roles: bool = True) -> tuple[Any, Any]:
-        """Return labels and roles, per row: lists for a ListBatch, arrays for an ArrayBatch."""
+        """Return labels and roles: lists of rows for a ListBatch, arrays for an ArrayBatch."""
         if isinstance(batch, ArrayBatch):
             return self._mask_array(batch.ids, batch.attention, batch.starts, batch.train_turns, with_roles=with_roles)
         if not has_numpy():
@@ -47,7 +73,7 @@ class Dispatcher:
         labels, roles = [], []
         for index in range(len(batch.ids)):
             row = batch.row(index)
-            found = self._mask_array(
+            row_labels, row_roles = self._mask_array(
                 to_array([row.ids]).astype("int64"),
                 None if row.attention is None else to_array([row.attention]) != 0,
                 None if row.starts is None else to_array([row.starts]),
@@ -55,32 +81,41 @@ class Dispatcher:
                 with_roles=with_roles,
                 first_row=index,
             )
-            labels += found[0].tolist()
-            roles += found[1].tolist()
+            labels += row_labels.tolist()
+            roles += row_roles.tolist()
         return labels, roles
 
     def _mask_array(
-        self, ids: Any, attention: Any, starts: Any, train_turns: list[list[bool]] | None, *, with_roles: bool, first_row: int = 0
-    ) -> tuple[Any, Any]:
-        options = {"attention": attention, "starts": starts, "train_turns": train_turns, "with_roles": with_roles}
-        labels, roles, counts = self._arrays().mask(ids, **options)
+        self,
+        ids: "NDArray[np.integer[Any]]",
+        attention: "NDArray[np.bool_] | None",
+        starts: "NDArray[np.bool_] | None",
+        train_turns: list[list[bool]] | None,
+        *,
+        with_roles: bool,
+        first_row: int = 0,
+    ) -> "tuple[NDArray[np.integer[Any]], NDArray[np.int8]]":
+        if self.array_path is None:
+            self.array_path = _make_array_kernel(self.rules, self.policy)
+        labels, roles, counts = self.array_path.mask(ids, attention, starts=starts, train_turns=train_turns, with_roles=with_roles)
         for row, flags in enumerate(train_turns or ()):
             check_train_turns(flags, counts[row], self.policy, first_row + row)
         return labels, roles
 
     def define(self, row: Row, index: int) -> Masked:
-        """Ask the definition about one row."""
+        """Mask one row by the definition, which returns its turns too."""
         masked = mask(row.ids, self.rules, self.policy, row.attention, starts=row.starts, train_turns=row.train_turns)
         if row.train_turns is not None:
             count = sum(may_be_trained(turn, self.rules, self.policy) for turn in masked.turns)
             check_train_turns(row.train_turns, count, self.policy, index)
         return masked
 
-    def _arrays(self) -> Any:
-        if self.array_path is None:
-            try:
-                from rolemask.masking.kernels.numba_kernel import NumbaKernel as Path
-            except ImportError:
-                from rolemask.masking.kernels.numpy_kernel import NumpyKernel as Path  # type: ignore[assignment]
-            self.array_path = Path(self.rules, self.policy)
-        return self.array_path
+
+def _make_array_kernel(rules: Rules, policy: Policy) -> ArrayKernel:
+    try:
+        from rolemask.masking.kernels.numba_kernel import NumbaKernel
+    except ImportError:
+        from rolemask.masking.kernels.numpy_kernel import NumpyKernel
+
+        return NumpyKernel(rules, policy)
+    return NumbaKernel(rules, policy)

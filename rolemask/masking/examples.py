@@ -1,4 +1,4 @@
-"""Running the examples of a marker set, without any tokenizer."""
+"""Runs the examples of a marker set, with the toy tokenizer."""
 
 from rolemask.errors import Problem, RoleMaskError
 from rolemask.markers.spec import IGNORE_INDEX, Example, MarkerSet
@@ -9,7 +9,7 @@ from rolemask.matching.toy_tokenizer import ToyTokenizer
 
 
 def check_examples(markers: MarkerSet) -> list[Problem]:
-    """Run the examples of a marker set and return a problem for each that comes out otherwise."""
+    """Run the examples of a marker set, and return a problem for each that trains something else than it says."""
     problems = []
     for example in markers.examples:
         path, _, line = example.where.rpartition(":")
@@ -25,7 +25,7 @@ def check_examples(markers: MarkerSet) -> list[Problem]:
 
 
 def trained_texts(markers: MarkerSet, example: Example) -> list[str]:
-    """Return the stretches of an example's text that are trained with the default policy."""
+    """Return the trained stretches of an example's text, under the default policy."""
     tokenizer = ToyTokenizer(markers)  # single bytes and special tokens: exact to the character
     rules = compile_rules(markers, tokenizer.vocabulary)
     roles = [role for role in DEFAULT_ROLES if role in markers.roles]

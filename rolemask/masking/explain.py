@@ -1,4 +1,4 @@
-"""A row, token by token: to which turn each belongs, whether it is trained, and why."""
+"""Explains a row token by token: the turn that each token belongs to, whether it is trained, and why."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,28 +6,27 @@ from itertools import groupby
 
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.policy import Policy
-from rolemask.masking.reference import Masked, Turn
+from rolemask.masking.reference import Masked
+from rolemask.masking.turns import Part, Turn
 from rolemask.matching.compiler import Rules
-
-HEADER, CONTENT, END, SPAN, OUTSIDE_PART = "header", "content", "end marker", "span", "outside"
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Neighbouring tokens [start, stop) that share a fate. `role` is None outside any turn."""
+    """Tokens [start, stop) of one turn and part, all trained or none, for one reason. `role` is None outside any turn."""
 
     start: int
     stop: int
     text: str
     role: str | None
-    part: str
+    part: Part
     trained: bool
     why: str
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The segments of one row. `str()` of it is plain text, a line a segment."""
+    """The segments of one row. `str()` of it is plain text, one line per segment."""
 
     name: str
     policy: Policy
@@ -52,7 +51,7 @@ class Explanation:
 
 
 def visible(text: str) -> str:
-    """Return the text with its newlines and tabs written out, for tables."""
+    """Return the text with its newlines and tabs escaped, for tables."""
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -76,17 +75,21 @@ def explain_row(ids: Sequence[int], masked: Masked, attention: Sequence[int] | N
     return Explanation(rules.name, policy, tuple(segments))
 
 
-def _places(size: int, turns: Sequence[Turn], rules: Rules) -> Iterator[tuple[int, str]]:
-    """Yield (index of the turn, part) per token; a token that ends one turn and starts the next counts to the one that has to emit it."""
-    places = [(-1, OUTSIDE_PART)] * size
+def _places(size: int, turns: Sequence[Turn], rules: Rules) -> Iterator[tuple[int, Part]]:
+    """Yield (index of the turn, part) per token; a token that ends one turn and starts the next belongs to the turn that emits it."""
+    places = [(-1, Part.OUTSIDE)] * size
     for index, turn in enumerate(turns):
-        for start, stop, part in ((turn.start, turn.content, HEADER), (turn.content, turn.end, CONTENT), (turn.end, turn.stop, END)):
+        for start, stop, part in (
+            (turn.start, turn.content, Part.HEADER),
+            (turn.content, turn.end, Part.CONTENT),
+            (turn.end, turn.stop, Part.END),
+        ):
             for at in range(start, stop):
-                if part != HEADER or places[at][1] != END or not rules.rules[turns[places[at][0]].rule].include_end:
+                if part != Part.HEADER or places[at][1] != Part.END or not rules.rules[turns[places[at][0]].rule].include_end:
                     places[at] = (index, part)
         for span in turn.spans:
             for at in range(span.own, span.stop):
-                places[at] = (index, SPAN)
+                places[at] = (index, Part.SPAN)
     yield from places
 
 
@@ -102,14 +105,14 @@ def _excluded(id_: int, attended: bool, trained: bool, without_mask: bool, rules
     return ""
 
 
-def _why(part: str, role: str | None, trained: bool, policy: Policy) -> str:
+def _why(part: Part, role: str | None, trained: bool, policy: Policy) -> str:
     if trained and policy.train_on_inputs:
         return "train_on_inputs"
-    if part == OUTSIDE_PART or role is None:
+    if part == Part.OUTSIDE or role is None:
         return "belongs to no turn"
-    if part == HEADER:
+    if part == Part.HEADER:
         return f"header of {role}: {'include_start' if trained else 'the prompt supplies it'}"
-    if part == END:
+    if part == Part.END:
         return f"end marker of {role}: train_on_eos={policy.train_on_eos}" if trained else f"end marker of {role}: not trained"
     if trained:
         return f"words of {role}"

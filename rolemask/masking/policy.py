@@ -1,4 +1,4 @@
-"""What to train."""
+"""The policy: which roles, end markers and turns are trained."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ DEFAULT_ROLES = ("assistant",)
 
 @dataclass(frozen=True)
 class Policy:
-    """Which tokens are trained. The names and meanings of the first three are Axolotl's.
+    """Which tokens are trained. The first three options have the names and meanings of Axolotl's.
 
     Attributes:
         train_on_inputs: Train everything but media and padding.
-        roles_to_train: The roles whose words are trained.
-        train_on_eos: Whose end markers are trained: of the trained turns, of all turns, of the last trained turn that has one, or none.
-        turns: All turns of the trained roles, or only the last one.
+        roles_to_train: The roles to train.
+        train_on_eos: The end markers to train: those of the trained turns, of all turns, of the last trained turn that has one, or none.
+        turns: Train all turns of these roles, or only the last one.
     """
 
     train_on_inputs: bool = False
@@ -40,10 +40,10 @@ def make_policy(
     train_on_eos: str = "turn",
     turns: str = "all",
 ) -> Policy:
-    """Check the options against the roles of a marker set. `roles_to_train=None` means ``["assistant"]``; ``[]`` trains nothing.
+    """Make a policy for the roles of a marker set. `roles_to_train=None` means ``["assistant"]``; ``[]`` trains nothing.
 
     Raises:
-        PolicyError: A role that the set does not have, or an option with a wrong value.
+        PolicyError: The marker set has no such role, or an option has a wrong value.
     """
     known = list(roles)
     if isinstance(roles_to_train, str):

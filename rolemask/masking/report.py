@@ -1,4 +1,4 @@
-"""What was found in a row, in numbers, and why a row trains nothing."""
+"""Counts the turns and tokens of a row, and says why a row trains nothing."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.policy import Policy
-from rolemask.masking.reference import Turn
+from rolemask.masking.turns import Turn
 from rolemask.matching.compiler import Rules
 
 UNKNOWN_ROLE = "other"
-"""The role of a set's catch-all marker: turns of roles that nobody declared."""
+"""The role of a catch-all marker, which matches the turns of roles that the marker set does not name."""
 
 
 @dataclass(frozen=True)
 class RowReport:
-    """What was found in one row.
+    """The turns and tokens of one row. `str()` of it is one line.
 
     Attributes:
-        tokens: Tokens attended to.
+        tokens: Tokens that are attended to.
         trained: Tokens with a label.
         turns: Turns found, per role.
-        role_tokens: Tokens, per role; those of no turn are left out.
-        stops_trained: Turns whose end marker is trained, per role: a model learns to stop from these.
+        role_tokens: Tokens in turns, per role.
+        stops_trained: Turns whose end marker is trained, per role: these teach a model to stop.
         unterminated: Turns without their end marker (truncated, or the next turn came first).
-        unknown_roles: Turns whose role the marker set does not know.
+        unknown_roles: Turns whose role the marker set does not name.
         why_empty: Why nothing is trained, or None.
     """
 
@@ -52,7 +52,7 @@ class RowReport:
 def report_row(
     labels: Sequence[int], roles: Sequence[int], turns: Sequence[Turn], attention: Sequence[int] | None, rules: Rules, policy: Policy
 ) -> RowReport:
-    """Count what was found in one row."""
+    """Count the turns and tokens of one row."""
     tokens = len(labels) if attention is None else sum(map(bool, attention))
     seen = roles if attention is None else [role for role, is_seen in zip(roles, attention, strict=True) if is_seen]
     turn_counts = Counter(rules.roles[rules.rules[turn.rule].role] for turn in turns)

@@ -1,4 +1,4 @@
-"""A tokenizer made from a marker set alone, so that examples and `explain` run offline and without any package."""
+"""A tokenizer made from a marker set, so that examples and `explain` run offline and without other packages."""
 
 import re
 from collections.abc import Iterable
@@ -7,12 +7,12 @@ from rolemask.markers.spec import MarkerSet
 from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens
 
 DEFAULT_EOS = "</s>"
-# Words with the space before them, runs of white space, runs of anything else: about what byte-level BPE makes of a text.
+# Words with the space before them, runs of white space, runs of anything else: roughly the tokens of byte-level BPE.
 _WORD = re.compile(r" ?\w+|\s+|[^\w\s]+")
 
 
 class ToyTokenizer:
-    """Special tokens of the marker set, the words of `texts`, and single bytes for the rest.
+    """Has a token for each special token of the marker set, each word of `texts`, and each byte.
 
     >>> from rolemask import load
     >>> tokenizer = ToyTokenizer(load("chatml"), ["Hello world"])
@@ -24,28 +24,28 @@ class ToyTokenizer:
         eos = markers.eos_token or DEFAULT_EOS
         media = [token for token in markers.media_tokens if "*" not in token]
         special_tokens = dict.fromkeys([*markers.special_tokens, *media, eos])
-        self._controls = {text: 256 + index for index, text in enumerate(special_tokens)}
+        self._special_tokens = {text: 256 + index for index, text in enumerate(special_tokens)}
         words = {
             word
             for text in texts
-            for part in cut_at_special_tokens(text, self._controls)
+            for part in cut_at_special_tokens(text, self._special_tokens)
             if isinstance(part, str)
             for word in _WORD.findall(part)
         }
-        first = 256 + len(self._controls)
+        first = 256 + len(self._special_tokens)
         self._words = {word: first + index for index, word in enumerate(sorted(words))}
         self.vocabulary = Vocabulary(
             name=f"the toy tokenizer of {markers.name!r}",
             pieces={byte: bytes([byte]) for byte in range(256)} | {id_: word.encode() for word, id_ in self._words.items()},
-            special_tokens=self._controls,
+            special_tokens=self._special_tokens,
             encode=self.encode,
-            eos_id=self._controls[eos],
+            eos_id=self._special_tokens[eos],
         )
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; nothing is added to it."""
+        """Return the ids of a text, without a BOS or EOS token added."""
         ids: list[int] = []
-        for part in cut_at_special_tokens(text, self._controls):
+        for part in cut_at_special_tokens(text, self._special_tokens):
             if isinstance(part, int):
                 ids.append(part)
                 continue

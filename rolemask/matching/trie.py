@@ -1,9 +1,9 @@
 """Marker texts x vocabulary -> token trie: every way in which tokens can spell a marker.
 
-Tokenizers do not tokenize a marker the same everywhere: its last newline merges with the newlines of the content, its first ``#`` with the
-full stop before it. So a marker is not encoded and looked for; instead the trie holds all token sequences whose text contains the marker,
-where only the first token may begin before it and only the last may go on behind it. That is a statement about texts, true of any
-tokenization, and needs nothing from the tokenizer but the spelling of its ids.
+A tokenizer does not tokenize a marker the same everywhere: its last newline merges with the newlines of the content, its first ``#`` with
+the full stop before it. So the trie does not hold the encoded marker. It holds all token sequences whose text contains the marker, where
+only the first token may begin before it and only the last may end after it. This holds for any tokenization, and needs only the spelling
+of each id.
 """
 
 from bisect import bisect_left
@@ -23,10 +23,17 @@ def whole(id_: int) -> Symbol:
 
 
 class Entry(NamedTuple):
-    """One way to write a marker, and what a match of it means to the caller."""
+    """One spelling of a marker, and the value that a match returns."""
 
     symbols: tuple[Symbol, ...]
     value: int
+
+
+class Match(NamedTuple):
+    """A marker that matches at a token: the value of its entry, and how many tokens it takes."""
+
+    value: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -36,25 +43,27 @@ class TokenTrie:
     edges: tuple[dict[int, int], ...] = ({},)
     accept: tuple[int, ...] = (-1,)
 
-    def match(self, ids: Sequence[int], at: int) -> tuple[int, int] | None:
-        """Return (value, number of tokens) of the longest match that begins at token `at`, or None."""
+    def match(self, ids: Sequence[int], at: int) -> Match | None:
+        """Return the longest match that begins at token `at`, or None."""
+        if ids[at] not in self.edges[0]:
+            return None  # most tokens begin no marker
         state, best = 0, None
         for position in range(at, len(ids)):
             state = self.edges[state].get(ids[position], -1)
             if state < 0:
                 break
             if self.accept[state] >= 0:
-                best = self.accept[state], position - at + 1
+                best = Match(self.accept[state], position - at + 1)
         return best
 
     @property
     def values(self) -> set[int]:
-        """Every value that some token sequence leads to."""
+        """The values that some token sequence matches."""
         return {value for value in self.accept if value >= 0}
 
 
 class _Node:
-    """A node of the trie of symbols. `rank` orders what ends here: longer first, then earlier declared."""
+    """A node of the trie of symbols. `accept` is the value of the marker that ends here, or -1."""
 
     __slots__ = ("accept", "children", "depth")
 
@@ -65,7 +74,7 @@ class _Node:
 
 
 class _Step(NamedTuple):
-    """Where a token leads: the nodes at which the marker may go on, and the best marker that has ended."""
+    """Where a token leads: the nodes from which a marker may go on, and the longest marker that has ended, of `depth` symbols."""
 
     nodes: frozenset[_Node]
     depth: int
@@ -94,7 +103,7 @@ class _Builder:
         states: dict[tuple[frozenset[_Node], int], int] = {(frozenset([self.root]), -1): 0}
         queue = list(states)
         edges: list[dict[int, int]] = []
-        for nodes, _ in queue:  # grows while it is walked
+        for nodes, _ in queue:  # grows during the loop
             steps: dict[int, _Step] = {}
             for node in nodes:
                 self._add_steps(node, steps)
@@ -111,7 +120,7 @@ class _Builder:
         return TokenTrie(tuple(edges), tuple(accept for _, accept in queue))
 
     def _add_steps(self, node: _Node, steps: dict[int, _Step]) -> None:
-        """Add every token that goes on from `node`, or that ends a marker and goes on behind it."""
+        """Add every token that continues from `node`, those that end after the marker included."""
         for symbol, child in node.children.items():
             if symbol < 0:
                 _merge(steps, [-1 - symbol], _step_to(child))
@@ -120,11 +129,11 @@ class _Builder:
             if text in ids_of_piece:
                 _merge(steps, ids_of_piece[text], self._walk(node, text))
             if child.accept >= 0:
-                for piece in self._pieces_beyond(text):
+                for piece in self._longer_pieces(text):
                     _merge(steps, ids_of_piece[piece], self._walk(node, piece))
 
     def _add_inner_starts(self, steps: dict[int, _Step]) -> None:
-        """Add every token in whose middle a marker begins."""
+        """Add every token with a marker that begins inside it."""
         for first in (symbol for symbol in self.root.children if symbol >= 0):
             byte = bytes([first])
             for piece, ids in self.vocabulary.ids_of_piece.items():
@@ -135,7 +144,7 @@ class _Builder:
                         _merge(steps, ids, step)
                     at = piece.find(byte, at + 1)
 
-    def _pieces_beyond(self, text: bytes) -> Iterator[bytes]:
+    def _longer_pieces(self, text: bytes) -> Iterator[bytes]:
         pieces = self.vocabulary.sorted_pieces
         for index in range(bisect_left(pieces, text), len(pieces)):
             if not pieces[index].startswith(text):
@@ -145,7 +154,7 @@ class _Builder:
 
     @staticmethod
     def _walk(node: _Node, piece: bytes) -> _Step | None:
-        """Follow one token's bytes; None where they leave the trie before any marker has ended."""
+        """Follow the bytes of one token; None if they leave the trie before a marker has ended."""
         depth, accept = 0, -1
         for byte in piece:
             child = node.children.get(byte)
@@ -158,7 +167,7 @@ class _Builder:
 
 
 def _texts_below(node: _Node) -> Iterator[tuple[bytes, _Node]]:
-    """Yield every text that leads from `node` to a node below it."""
+    """Yield the nodes below `node`, each with the text that leads to it."""
     stack = [(b"", node)]
     while stack:
         text, here = stack.pop()

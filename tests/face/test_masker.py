@@ -113,7 +113,7 @@ def test_a_device_waits_for_empty_rows_only_when_told_to() -> None:
         MARKERS.compile(backend="device")(ids.float())
     with pytest.raises(InputError, match="attention_mask has the shape"):
         MARKERS.compile(backend="device")(ids, torch.ones(2, 1, 6, 6))
-    with pytest.raises(InputError, match="seq_lens is for 1 rows, and input_ids has 2"):
+    with pytest.raises(InputError, match="seq_lens has 1 rows, but input_ids has 2"):
         MARKERS.compile(backend="device")(ids, seq_lens=[[3, 3]])
 
 

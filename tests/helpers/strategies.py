@@ -1,4 +1,4 @@
-"""Hypothesis strategies: tiny vocabularies, marker sets and token streams, over alphabets so small that markers overlap."""
+"""Hypothesis strategies: marker sets and token streams over a vocabulary so small that markers overlap."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +54,7 @@ def marker_sets(draw: st.DrawFn) -> MarkerSet:
 
 
 def rows(markers: MarkerSet, length: int) -> st.SearchStrategy[list[int]]:
-    """Rows of `length` ids: at random, or markers one after the other, in tokens that may join the end of one and the beginning of another."""
+    """Rows of `length` ids: random ids, or markers one after the other whose ends and beginnings may share a token."""
     written = [
         text for marker in markers.markers for text in (*marker.start, *marker.header_end, *marker.end) if not isinstance(text, EndWord)
     ]
@@ -69,7 +69,7 @@ def rows(markers: MarkerSet, length: int) -> st.SearchStrategy[list[int]]:
 
 
 def _spell(chunks: list[str | TokenIds], joins: int) -> list[int]:
-    """Return ids that write the chunks; each bit of `joins` says whether the longest token or a letter is taken."""
+    """Return ids that spell the chunks; each bit of `joins` picks the longest token or the shortest."""
     ids: list[int] = []
     text = b""
     for chunk in [*chunks, TokenIds(())]:
@@ -90,7 +90,7 @@ def _spell(chunks: list[str | TokenIds], joins: int) -> list[int]:
 
 @dataclass
 class Case:
-    """A compiled marker set, a policy, and rows of one length with their attention."""
+    """A compiled marker set, a policy, and rows of one length with attention and document starts."""
 
     markers: MarkerSet
     policy_options: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The path for arrays against the definition, bit for bit."""
+"""The array kernels against the definition, bit for bit."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from rolemask.masking.reference import mask, may_be_trained
 
 
 def flags_for(case: Case, data: st.DataObject) -> list[list[bool]]:
-    """A flag for each turn of which anything may be trained."""
+    """One flag per trainable turn, for each row."""
     flags = []
     for index, row in enumerate(case.rows):
         turns = mask(
@@ -29,8 +29,8 @@ def test_arrays_agree_with_the_definition(case: Case, data: st.DataObject) -> No
     starts = None if case.starts is None else np.array(case.starts, dtype=bool)
     flags = flags_for(case, data) if data.draw(st.booleans()) else None
     rows = np.array(case.rows, dtype=data.draw(st.sampled_from([np.int32, np.int64])))
-    for path in (NumpyKernel(case.rules, case.policy), NumbaKernel(case.rules, case.policy)):
-        labels, roles, counts = path.mask(rows, attention, starts=starts, train_turns=flags)
+    for kernel in (NumpyKernel(case.rules, case.policy), NumbaKernel(case.rules, case.policy)):
+        labels, roles, counts = kernel.mask(rows, attention, starts=starts, train_turns=flags)
         assert labels.dtype == rows.dtype
         for index, row in enumerate(case.rows):
             expected = mask(
@@ -49,7 +49,7 @@ def test_arrays_agree_with_the_definition(case: Case, data: st.DataObject) -> No
 @settings(max_examples=300, deadline=None)
 @given(cases())
 def test_labels_are_the_same_without_roles(case: Case) -> None:
-    path, rows = NumbaKernel(case.rules, case.policy), np.array(case.rows, dtype=np.int64)
-    labels, roles, _ = path.mask(rows, with_roles=False)
-    assert labels.tolist() == path.mask(rows)[0].tolist()
+    kernel, rows = NumbaKernel(case.rules, case.policy), np.array(case.rows, dtype=np.int64)
+    labels, roles, _ = kernel.mask(rows, with_roles=False)
+    assert labels.tolist() == kernel.mask(rows)[0].tolist()
     assert roles.shape == (len(rows), 0)

@@ -1,63 +1,66 @@
-"""The finite-state machine against the definition: whose each token is, and where turns begin and end."""
+"""The automaton against the scan: the part of a turn that each token belongs to, and where turns begin and end."""
+
+import gc
+import weakref
 
 from hypothesis import given, settings
 from strategies import Case, cases
 
-from rolemask.markers.spec import Marker, MarkerSet
-from rolemask.masking.automaton import Automaton, build_automaton, build_matcher
-from rolemask.masking.reference import Turn, scan
+from rolemask.markers.spec import Marker, MarkerSet, TokenIds
+from rolemask.masking.automaton import Automaton, automaton_of, build_automaton, build_matcher
+from rolemask.masking.turns import Part, Turn, scan
 from rolemask.matching.compiler import compile_rules
 from rolemask.matching.vocabulary import Vocabulary
 
 
-def findings(machine: Automaton, ids: list[int]) -> list[int]:
-    """Read on from every position until nothing more can match."""
-    matcher, found = machine.matcher, []
+def matches_at_each_token(automaton: Automaton, ids: list[int]) -> list[int]:
+    """Read from every position until nothing more can match."""
+    matcher, found = automaton.matcher, []
     for at in range(len(ids)):
         state = 0
         for id_ in ids[at : at + matcher.depth]:
             state = matcher.steps[state][matcher.token_class.get(id_, 0)]
-        found.append(matcher.finding[state])
+        found.append(matcher.matches_in[state])
     return found
 
 
-def told_by_turns(turns: list[Turn], size: int) -> list[tuple[int, int, str]]:
+def parts_of_turns(turns: list[Turn], size: int) -> list[tuple[int, int, Part]]:
     """Per token (rule, span, part)."""
-    tokens = [(-1, -1, "")] * size
+    tokens = [(-1, -1, Part.OUTSIDE)] * size
     for turn in turns:
         for at in range(turn.start, turn.end):
-            tokens[at] = (turn.rule, -1, "header" if at < turn.content else "content")
+            tokens[at] = (turn.rule, -1, Part.HEADER if at < turn.content else Part.CONTENT)
         for span in turn.spans:
             for at in range(span.own, span.stop):
-                tokens[at] = (turn.rule, span.rule, "span")
+                tokens[at] = (turn.rule, span.rule, Part.SPAN)
     return tokens
 
 
 @settings(max_examples=1500, deadline=None)
 @given(cases())
-def test_the_machine_tells_what_the_scan_tells(case: Case) -> None:
-    machine = build_automaton(case.rules)
+def test_the_automaton_agrees_with_the_scan(case: Case) -> None:
+    automaton = build_automaton(case.rules)
     for ids in case.rows:
         state, tokens, ends, starts, opened = 0, [], [], [], []
-        for at, found in enumerate(findings(machine, ids)):
-            output = machine.outputs[machine.output[found][state]]
+        for at, found in enumerate(matches_at_each_token(automaton, ids)):
+            output = automaton.outputs[automaton.output[found][state]]
             tokens.append((output.rule, output.span, output.part))
             starts += [(at, output.rule)] if output.starts_turn else []
             opened += [output.opens] if output.opens >= 0 else []
             ends += [(at, output.ended, output.end_length)] if output.ended >= 0 else []
-            state = machine.step[found][state]
+            state = automaton.step[found][state]
         turns = scan(ids, case.rules)
-        expected = told_by_turns(turns, len(ids))
+        expected = parts_of_turns(turns, len(ids))
         assert tokens == expected
         assert starts == [(turn.start, turn.rule) for turn in turns]
         assert opened == [span.rule for turn in turns for span in turn.spans]
-        # A turn that another's start cut short has no end to tell of.
+        # A turn that the start of another cuts short has no end marker.
         ended = [turn for turn in turns if turn.terminated and turn.end < len(ids) and case.rules.rules[turn.rule].has_end]
         assert ends == [(turn.end, turn.rule, turn.stop - turn.end) for turn in ended]
 
 
-def test_a_match_is_told_in_the_tokens_it_took() -> None:
-    """One place in a marker's text can be reached by different numbers of tokens."""
+def test_the_length_of_a_match_counts_its_tokens() -> None:
+    """One place in the text of a marker can be reached by different numbers of tokens."""
     vocabulary = Vocabulary("toy", {1: b"A", 2: b"S", 3: b"AS", 4: b"K"}, {})
     rules = compile_rules(MarkerSet("toy", "Toy", (Marker("assistant", ("ASK",), ()),)), vocabulary)
     matcher = build_matcher(rules)
@@ -65,4 +68,13 @@ def test_a_match_is_told_in_the_tokens_it_took() -> None:
         state = 0
         for id_ in ids:
             state = matcher.steps[state][matcher.token_class[id_]]
-        assert matcher.findings[matcher.finding[state]].starts == (0, len(ids))
+        assert matcher.matches[matcher.matches_in[state]].starts == (0, len(ids))
+
+
+def test_an_automaton_is_built_once_and_lives_as_long_as_its_rules() -> None:
+    rules = compile_rules(MarkerSet("toy", "Toy", (Marker("assistant", (TokenIds((2,)),), ()),)), None)
+    assert automaton_of(rules) is automaton_of(rules)
+    automaton = weakref.ref(automaton_of(rules))
+    del rules
+    gc.collect()
+    assert automaton() is None

@@ -1,4 +1,4 @@
-"""Batches as they come: packed, padding-free, padded on either side, truncated anywhere."""
+"""Packed rows, padding-free batches, padding on either side, truncation anywhere."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ _ = -100
 
 @settings(max_examples=300, deadline=None)
 @given(cases(), st.lists(streams, min_size=1, max_size=4))
-def test_packing_is_the_concatenation_of_masking_alone(case: Case, parts: list[list[int]]) -> None:
+def test_a_packed_row_has_the_labels_of_its_documents_masked_alone(case: Case, parts: list[list[int]]) -> None:
     masker = case.markers.compile(VOCABULARY, on_empty="ignore", **case.policy_options)
     parts = [part for part in parts if part]
     row = [id_ for part in parts for id_ in part]
@@ -36,7 +36,7 @@ def test_packing_is_the_concatenation_of_masking_alone(case: Case, parts: list[l
     assert masker(row, cu_seqlens=borders) == expected
     tensor = torch.tensor([row], dtype=torch.int64)
     numbers = [index for index, length in enumerate(lengths, start=1) for _at in range(length)]
-    attended = [masker(part, [1] * len(part)) for part in parts]  # with a mask, padding is not told by its id
+    attended = [masker(part, [1] * len(part)) for part in parts]  # with a mask, the pad id is not padding
     attended_row = [label for index, part in enumerate(attended) for label in ([_, *part[1:]] if index else part)]
     assert masker(row, numbers) == attended_row
     assert masker(np.array([row], dtype=np.int64).reshape(1, -1), np.array([numbers]).reshape(1, -1))[0].tolist() == attended_row
@@ -72,7 +72,7 @@ def test_the_first_label_of_a_further_document_is_masked() -> None:
     assert MARKERS.compile(train_on_inputs=True)([*A, *A], seq_lens=[3, 3]) == [2, 60, 9, _, 60, 9]
 
 
-def test_padding_free_batches_of_transformers_are_told_by_their_positions() -> None:
+def test_padding_free_batches_of_transformers_are_split_by_their_positions() -> None:
     from transformers import DataCollatorWithFlattening
 
     collator = rolemask.RoleMaskCollator(DataCollatorWithFlattening(), MARKERS.compile())
@@ -81,7 +81,7 @@ def test_padding_free_batches_of_transformers_are_told_by_their_positions() -> N
     assert batch["labels"].tolist() == [[_, _, _, _, 61, 62, _, 60, 9]]
 
 
-def test_positions_with_three_axes_are_no_documents() -> None:
+def test_positions_with_three_axes_do_not_split_documents() -> None:
     batch = {"input_ids": torch.tensor([A]), "position_ids": torch.zeros(3, 1, 3, dtype=torch.int64)}
     assert MARKERS.compile().map_batch(batch)["labels"].tolist() == [[_, 60, 9]]
     assert MARKERS.compile().map_batch({"input_ids": [B], "position_ids": [[[0, 1, 2]] * 3]})["labels"] == [[_, _, _, _, 61, 62]]
@@ -89,8 +89,8 @@ def test_positions_with_three_axes_are_no_documents() -> None:
 
 @pytest.mark.parametrize("stop", range(1, 14))
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_truncation_anywhere_trains_no_token_that_the_whole_would_not(stop: int, side: str) -> None:
-    """In the middle of a marker or an image too; what was cut off to the left of an answer can cost it, never widen it."""
+def test_truncation_trains_no_token_that_the_whole_row_does_not(stop: int, side: str) -> None:
+    """In the middle of a marker or an image too. A cut on the left may lose an answer, but never train more."""
     markers = rolemask.load("gemma3")
     from rolemask.matching.toy_tokenizer import ToyTokenizer
 
@@ -109,32 +109,33 @@ def test_truncation_anywhere_trains_no_token_that_the_whole_would_not(stop: int,
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ({"seq_lens": [3, 7]}, "seq_lens tells of documents of [3, 7] tokens, expected lengths of 0 or more, 9 in all at most"),
-        ({"seq_lens": [[3], [3]]}, "seq_lens has 2 rows, expected those of input_ids, 1"),
-        ({"cu_seqlens": [1, 3]}, "cu_seqlens is [1, 3], expected ascending borders from 0"),
-        ({"cu_seqlens": [0, 5, 3]}, "cu_seqlens is [0, 5, 3], expected ascending borders"),
-        ({"cu_seqlens": [0, 50]}, "cu_seqlens tells of documents of [50] tokens"),
+        ({"seq_lens": [3, 7]}, "seq_lens [3, 7] sums to 10, but the row has 9 tokens"),
+        ({"seq_lens": [4, -1]}, "seq_lens has a negative length: [4, -1]"),
+        ({"seq_lens": [[3], [3]]}, "seq_lens has 2 rows, but input_ids has 1"),
+        ({"cu_seqlens": [1, 3]}, "cu_seqlens is [1, 3], expected ascending numbers from 0"),
+        ({"cu_seqlens": [0, 5, 3]}, "cu_seqlens is [0, 5, 3], expected ascending numbers"),
+        ({"cu_seqlens": [0, 50]}, "cu_seqlens ends at 50, but the row has 9 tokens"),
         ({"position_ids": [0, 1]}, "position_ids has rows of lengths [2], expected those of input_ids, [9]"),
-        ({"position_ids": [0] * 9, "seq_lens": [9]}, "position_ids and seq_lens say the same thing, expected one of them"),
+        ({"position_ids": [0] * 9, "seq_lens": [9]}, "pass only one of position_ids, cu_seqlens, seq_lens; got position_ids and seq_lens"),
     ],
 )
-def test_wrong_documents_are_told(documents: dict[str, Any], message: str) -> None:
+def test_wrong_documents_raise(documents: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         MARKERS.compile()([*B, *A], **documents)
     assert message in str(caught.value)
 
 
-def test_cumulated_lengths_are_for_one_row() -> None:
-    with pytest.raises(InputError, match="cu_seqlens is for one row of tokens, and input_ids has 2 rows"):
+def test_cumulated_lengths_need_a_single_row() -> None:
+    with pytest.raises(InputError, match="cu_seqlens is for one row of tokens, but input_ids has 2 rows"):
         MARKERS.compile()(torch.tensor([A, A]), cu_seqlens=[0, 3])
 
 
-def test_positions_of_another_shape_are_told() -> None:
+def test_positions_of_another_shape_raise() -> None:
     with pytest.raises(InputError, match=r"position_ids has the shape \(3, 1, 3\); expected the 2-D one"):
         MARKERS.compile()(torch.tensor([A]), position_ids=torch.zeros(3, 1, 3))
 
 
-def test_flags_pick_turns() -> None:
+def test_flags_choose_the_turns_to_train() -> None:
     masker = MARKERS.compile()
     row = [*A, 1, 50, 9, *A, *A]
     expected = [_, 60, 9, _, _, _, _, _, _, _, 60, 9]
@@ -147,7 +148,7 @@ def test_flags_pick_turns() -> None:
 
 
 @pytest.mark.parametrize("kind", [lambda rows: rows, torch.tensor, np.array])
-def test_flags_that_do_not_fit_the_turns_found_name_the_row(kind: Any) -> None:
+def test_a_wrong_number_of_flags_raises_and_names_the_row(kind: Any) -> None:
     rows = kind([[*A, *A], [*A, *B[:3]]])
     with pytest.raises(InputError, match="train_turns has 2 flags for row 1, where 1 turns of assistant were found"):
         MARKERS.compile()(rows, train_turns=[[True, False], [True, False]])
@@ -164,7 +165,7 @@ REASONING = MarkerSet(
 )
 
 
-def test_weights_are_those_of_the_roles() -> None:
+def test_each_token_has_the_weight_of_its_role() -> None:
     masker = REASONING.compile()
     row = [1, 50, 9, 2, 5, 55, 6, 60, 9]
     assert masker.weights(row, {"assistant": 1.0, "reasoning": 0.5}) == [0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1]
@@ -173,7 +174,7 @@ def test_weights_are_those_of_the_roles() -> None:
     assert masker.weights(row, {"user": 0.25}) == [0, 0.25, 0.25, 0, 0, 0, 0, 0, 0]
     tensor = masker.weights(torch.tensor([row]), {"assistant": 1.0, "reasoning": 0.5})
     assert (tensor.dtype, tensor.tolist()) == (torch.float32, [[0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1]])
-    assert masker(row) == [_, _, _, _, 5, 55, 6, 60, 9]  # the masker itself is as it was
+    assert masker(row) == [_, _, _, _, 5, 55, 6, 60, 9]  # weights leave the masker unchanged
     with pytest.raises(rolemask.PolicyError, match="the role 'asistant'"):
         masker.weights(row, {"asistant": 1.0})
     with pytest.raises(rolemask.PolicyError, match="expected weights of 0 or more"):

@@ -1,4 +1,4 @@
-"""The definition, rule by rule, on markers given as ids: the numbers are the examples of docs/design.md."""
+"""The definition, rule by rule, mostly on markers given as ids."""
 
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,7 @@ def test_an_unfinished_turn_runs_to_the_end() -> None:
     assert masker(USER, ASSISTANT)([1, 50, 9, 2, 60]) == [_, _, _, _, 60]
 
 
-def test_a_missing_end_marker_never_lets_user_tokens_in() -> None:
+def test_user_tokens_are_not_trained_where_an_end_marker_is_missing() -> None:
     ids = [2, 60, 1, 50, 9, 2, 61, 9]
     assert masker(USER, ASSISTANT)(ids) == [_, 60, _, _, _, _, 61, 9]
     assert masker(USER, ASSISTANT).report(ids).unterminated == 1
@@ -56,7 +56,7 @@ def test_an_end_that_rewinds_starts_the_next_turn() -> None:
         assert masker(user, assistant, train_on_eos=eos)([1, 50, 4, 60, 9, 1, 51, 4, 61, 9]) == [_, _, _, 60, 9, _, _, _, 61, 9]
 
 
-def test_the_next_header_as_the_end_is_trained_by_its_first_token() -> None:
+def test_with_next_start_the_first_token_of_the_next_header_is_trained() -> None:
     user = Marker("user", (TokenIds((1, 8)),), (EndWord.NEXT_START,), include_end=False, rewind=True)
     assistant = Marker("assistant", (TokenIds((2,)),), (EndWord.NEXT_START,), rewind=True)
     ids = [1, 8, 50, 2, 60, 1, 8, 51, 2, 61]
@@ -77,19 +77,19 @@ def test_a_header_of_text_as_the_end_is_not_trained() -> None:
     assert m.report([1, 3, 2, 3, 4, 3, 2, 3, 9]).unterminated == 0
 
 
-def test_the_header_goes_on_through_header_end() -> None:
+def test_the_header_extends_to_header_end() -> None:
     named = Marker("assistant", (TokenIds((2,)),), (TokenIds((9,)),), header_end=(TokenIds((7,)),))
     assert masker(named)([2, 70, 71, 7, 60, 9]) == [_, _, _, _, 60, 9]
     assert masker(named)([2, 70, 71]) == [_, _, _]
     assert masker(named)([2, 70, 9, 60]) == [_, _, 9, _]
 
 
-def test_no_end_runs_to_the_end_of_the_sequence() -> None:
+def test_a_turn_without_end_markers_runs_to_the_end_of_the_sequence() -> None:
     report = masker(Marker("assistant", (TokenIds((2,)),), ())).report([2, 60, 61])
     assert (report.trained, report.unterminated) == (2, 0)
 
 
-def test_spans_have_a_role_of_their_own() -> None:
+def test_spans_have_their_own_role() -> None:
     ids = [2, 5, 55, 6, 60, 3, 40, 4, 61, 9]
     both = (USER, ASSISTANT, TOOL, REASONING)
     assert masker(*both)(ids) == [_, 5, 55, 6, 60, _, _, _, 61, 9]
@@ -98,12 +98,12 @@ def test_spans_have_a_role_of_their_own() -> None:
     assert masker(*both).role_ids(ids) == [1, 3, 3, 3, 1, 2, 2, 2, 1, 1]
 
 
-def test_a_span_start_may_be_the_turns() -> None:
+def test_a_span_start_may_belong_to_the_turn() -> None:
     stops = Marker("tool", (TokenIds((3,)),), (TokenIds((4,)),), within="assistant", start_owner="turn")
     assert masker(ASSISTANT, stops)([2, 60, 3, 40, 4, 61, 9]) == [_, 60, 3, _, _, 61, 9]
 
 
-def test_a_turn_opens_the_first_of_several_spans() -> None:
+def test_of_several_spans_in_a_row_the_turn_opens_the_first() -> None:
     """Gemma 4 with parallel calls: the model stops once, all results follow."""
     stops = Marker("tool", (TokenIds((3,)),), (TokenIds((4,)),), within="assistant", start_owner="turn")
     assert masker(ASSISTANT, stops)([2, 60, 3, 40, 4, 3, 41, 4, 61, 3, 42, 4, 9]) == [_, 60, 3, _, _, _, _, _, 61, 3, _, _, 9]
@@ -161,11 +161,11 @@ def test_train_on_inputs_trains_all_but_media_and_padding() -> None:
     vocabulary = Vocabulary("toy", {id_: b"w" for id_ in range(80) if id_ not in (7, 0)}, {"<image>": 7, "<pad>": 0}, pad_id=0)
     ids = [8, 1, 7, 50, 9, 2, 60, 9, 0, 0]
     assert markers.compile(vocabulary, train_on_inputs=True)(ids) == [8, 1, _, 50, 9, 2, 60, 9, _, _]
-    # With a mask, the pad id is an id like any other.
+    # With a mask, the pad id is an ordinary id.
     assert markers.compile(vocabulary, train_on_inputs=True)(ids, [1] * 9 + [0]) == [8, 1, _, 50, 9, 2, 60, 9, 0, _]
 
 
-def test_a_pad_id_that_ends_a_turn_is_trained_there_and_nowhere_else() -> None:
+def test_the_pad_id_is_trained_only_where_it_ends_a_turn() -> None:
     from rolemask.matching.vocabulary import Vocabulary
 
     vocabulary = Vocabulary("toy", dict.fromkeys(range(80), b"w"), {}, pad_id=9)
@@ -191,7 +191,7 @@ def test_no_role_trains_nothing_and_none_means_the_assistant() -> None:
 
 
 def test_a_spans_end_that_is_longer_than_the_turns_keeps_the_turn_open() -> None:
-    """gpt-oss closes its reasoning with what ends a turn, and goes on with what starts one."""
+    """gpt-oss ends its reasoning with the end marker of a turn followed by a turn start."""
     reasoning = replace(REASONING, end=(TokenIds((9, 2)),))
     masked = masker(USER, ASSISTANT, reasoning)
     assert masked([1, 50, 9, 2, 5, 60, 9, 2, 61, 9, 1, 51, 9]) == [_, _, _, _, 5, 60, 9, 2, 61, 9, _, _, _]
@@ -203,7 +203,7 @@ def test_a_spans_end_that_is_left_in_place_is_no_longer_than_the_turns() -> None
     assert masker(USER, ASSISTANT, reasoning)([2, 5, 60, 9, 2, 61, 9]) == [_, 5, 60, 9, _, 61, 9]
 
 
-# One letter a word, but for the seam of two markers of text: "><" is one token, as in many vocabularies.
+# Each letter is a token, and so is the seam of two text markers, "><", as in many vocabularies.
 SEAM = Vocabulary("seams", {index: piece.encode() for index, piece in enumerate(["<", ">", "><", "u", "m", "e", "t", "x", "/t"])}, {})
 
 

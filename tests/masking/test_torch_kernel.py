@@ -1,4 +1,4 @@
-"""The path for CUDA against the definition, bit for bit, on the CPU; and that nothing it does depends on what is in the tensors."""
+"""The torch kernel against the definition, bit for bit, on the CPU; and its operations do not depend on the contents of the tensors."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -41,7 +41,7 @@ MARKERS = MarkerSet(
 )
 
 
-def device_masker(**policy: Any) -> TorchKernel:
+def torch_kernel_of(**policy: Any) -> TorchKernel:
     return TorchKernel(compile_rules(MARKERS, None), make_policy(MARKERS.roles, **policy))
 
 
@@ -53,11 +53,11 @@ def random_batch(shape: tuple[int, int], seed: int = 0) -> tuple[torch.Tensor, t
     return ids, attention, torch.randint(0, 50, shape, generator=generator) == 0
 
 
-def ways_to_call(masker: TorchKernel) -> list[Callable[[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], Any]]:
+def ways_to_call(kernel: TorchKernel) -> list[Callable[[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], Any]]:
     return [
-        lambda batch: masker.mask(batch[0]),
-        lambda batch: masker.mask(batch[0], batch[1]),
-        lambda batch: masker.mask(batch[0], batch[1], starts=batch[2]),
+        lambda batch: kernel.mask(batch[0]),
+        lambda batch: kernel.mask(batch[0], batch[1]),
+        lambda batch: kernel.mask(batch[0], batch[1], starts=batch[2]),
     ]
 
 
@@ -68,7 +68,7 @@ def ways_to_call(masker: TorchKernel) -> list[Callable[[tuple[torch.Tensor, torc
 def test_tensors_agree_with_the_definition(case: Case, dtype: torch.dtype, few: int, attention_dtype: torch.dtype) -> None:
     attention = None if case.attention is None else torch.tensor(case.attention, dtype=attention_dtype)
     starts = None if case.starts is None else torch.tensor(case.starts, dtype=torch.bool)
-    with patch.object(torch_kernel, "FEW", few):  # short rows too are to be composed in both ways
+    with patch.object(torch_kernel, "FEW", few):  # so that short rows too are composed in both ways
         labels, roles = TorchKernel(case.rules, case.policy).mask(torch.tensor(case.rows, dtype=dtype), attention, starts=starts)
     assert (labels.dtype, roles.dtype) == (dtype, torch.int8)
     for index, row in enumerate(case.rows):
@@ -80,12 +80,12 @@ def test_tensors_agree_with_the_definition(case: Case, dtype: torch.dtype, few: 
 @pytest.mark.parametrize("shape", [(1, 20_011), (3, 9_000)])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_long_rows_agree_with_the_definition(shape: tuple[int, int], policy: dict[str, Any]) -> None:
-    masker = device_masker(**policy)
+    kernel = torch_kernel_of(**policy)
     ids, attention, starts = random_batch(shape)
-    labels, roles = masker.mask(ids, attention, starts=starts)
+    labels, roles = kernel.mask(ids, attention, starts=starts)
     for index in range(shape[0]):
         row, seen, borders = ids[index].tolist(), attention[index].tolist(), starts[index].tolist()
-        expected = mask(row, masker.rules, masker.policy, seen, starts=borders)
+        expected = mask(row, kernel.rules, kernel.policy, seen, starts=borders)
         assert labels[index].tolist() == expected.labels
         assert roles[index].tolist() == expected.roles
 
@@ -93,32 +93,32 @@ def test_long_rows_agree_with_the_definition(shape: tuple[int, int], policy: dic
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0)])
 def test_a_batch_without_tokens(shape: tuple[int, int]) -> None:
     ids = torch.zeros(shape, dtype=torch.int32)
-    labels, roles = device_masker().mask(ids, torch.ones(shape), starts=torch.zeros(shape, dtype=torch.bool))
+    labels, roles = torch_kernel_of().mask(ids, torch.ones(shape), starts=torch.zeros(shape, dtype=torch.bool))
     assert (labels.shape, labels.dtype, roles.shape, roles.dtype) == (shape, torch.int32, shape, torch.int8)
 
 
-def test_ids_beyond_every_marker_are_content() -> None:
-    masker = device_masker()
+def test_ids_in_no_marker_are_content() -> None:
+    kernel = torch_kernel_of()
     for id_ in (11, 2**31 - 1, 2**62):
-        assert masker.mask(torch.tensor([[2, 4, id_, 9]]))[0].tolist() == [[-100, -100, id_, 9]]
-    assert masker.mask(torch.tensor([[2, 4, -(2**62), 9]]))[0].tolist() == [[-100, -100, -100, 9]]
+        assert kernel.mask(torch.tensor([[2, 4, id_, 9]]))[0].tolist() == [[-100, -100, id_, 9]]
+    assert kernel.mask(torch.tensor([[2, 4, -(2**62), 9]]))[0].tolist() == [[-100, -100, -100, 9]]
 
 
 @pytest.mark.parametrize("strided", [lambda ids: ids.T.contiguous().T, lambda ids: ids[:, :1].expand(-1, 7), lambda ids: ids[:, ::2]])
 def test_any_strides(strided: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    masker, ids = device_masker(train_on_inputs=True), strided(random_batch((4, 60))[0])
-    labels, roles = masker.mask(ids)
-    expected = [mask(row, masker.rules, masker.policy) for row in ids.tolist()]
+    kernel, ids = torch_kernel_of(train_on_inputs=True), strided(random_batch((4, 60))[0])
+    labels, roles = kernel.mask(ids)
+    expected = [mask(row, kernel.rules, kernel.policy) for row in ids.tolist()]
     assert (labels.tolist(), roles.tolist()) == ([row.labels for row in expected], [row.roles for row in expected])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_compiles_as_one_graph(policy: dict[str, Any]) -> None:
     torch._dynamo.reset()
-    masker = device_masker(**policy)
-    for call in ways_to_call(masker):
+    kernel = torch_kernel_of(**policy)
+    for call in ways_to_call(kernel):
         compiled = torch.compile(call, fullgraph=True, backend="eager")
-        for shape in ((2, 50), (3, 77), (1, 3000)):  # from the second on, dynamo tries sizes that are symbols
+        for shape in ((2, 50), (3, 77), (1, 3000)):  # from the second shape on, dynamo makes the sizes symbolic
             batch = random_batch(shape)
             for found, expected in zip(compiled(batch), call(batch), strict=True):
                 assert torch.equal(found, expected)
@@ -127,20 +127,20 @@ def test_compiles_as_one_graph(policy: dict[str, Any]) -> None:
 class Labels(torch.nn.Module):
     """A module as a caller would write it to export the masking with a model."""
 
-    def __init__(self, masker: TorchKernel) -> None:
+    def __init__(self, kernel: TorchKernel) -> None:
         super().__init__()
-        self.masker = masker
+        self.kernel = kernel
 
     def forward(self, ids: torch.Tensor, attention: torch.Tensor | None = None, starts: torch.Tensor | None = None) -> Any:
-        return self.masker.mask(ids, attention, starts=starts)
+        return self.kernel.mask(ids, attention, starts=starts)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("given", [1, 2, 3])
 def test_can_be_exported(policy: dict[str, Any], given: int) -> None:
-    module = Labels(device_masker(**policy))
+    module = Labels(torch_kernel_of(**policy))
     exported = torch.export.export(module, random_batch((2, 3000))[:given]).module()
-    for seed in (0, 1):  # what was traced and what was not
+    for seed in (0, 1):  # the batch that was traced, and another
         batch = random_batch((2, 3000), seed)[:given]
         for found, expected in zip(exported(*batch), module(*batch), strict=True):
             assert torch.equal(found, expected)
@@ -148,16 +148,16 @@ def test_can_be_exported(policy: dict[str, Any], given: int) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_nothing_is_read_from_the_tensors(policy: dict[str, Any]) -> None:
-    masker = device_masker(**policy)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # a tensor without contents, which raises where they are asked for
+    kernel = torch_kernel_of(**policy)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:  # tensors without contents, which raise when these are read
         batch = tuple(fake.from_tensor(tensor) for tensor in random_batch((2, 5000)))
-        for call in ways_to_call(masker):
+        for call in ways_to_call(kernel):
             labels, roles = call(batch)
             assert (labels.shape, labels.dtype, roles.shape, roles.dtype) == ((2, 5000), torch.int64, (2, 5000), torch.int8)
 
 
 class Operations(TorchDispatchMode):
-    """Lists the operations that are no views, with the shapes of what they return."""
+    """Lists the operations that are not views, with the shapes of their results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,9 +171,9 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_same_operations_whatever_the_contents(policy: dict[str, Any]) -> None:
-    masker = device_masker(**policy)
-    for call in ways_to_call(masker):
+def test_the_operations_do_not_depend_on_the_contents(policy: dict[str, Any]) -> None:
+    kernel = torch_kernel_of(**policy)
+    for call in ways_to_call(kernel):
         calls = []
         blank = torch.zeros(2, 300, dtype=torch.int64)
         for batch in (random_batch((2, 300)), random_batch((2, 300), seed=1), (blank, blank, blank.bool())):
@@ -183,23 +183,23 @@ def test_the_same_operations_whatever_the_contents(policy: dict[str, Any]) -> No
         assert calls[0] == calls[1] == calls[2]
 
 
-def test_twice_the_tokens_are_hardly_more_operations() -> None:
-    masker, counts = device_masker(), []
+def test_twice_the_tokens_take_hardly_more_operations() -> None:
+    kernel, counts = torch_kernel_of(), []
     for size in (8192, 16384, 32768, 65536):
         with Operations() as operations:
-            masker.mask(torch.zeros(1, size, dtype=torch.int64))
+            kernel.mask(torch.zeros(1, size, dtype=torch.int64))
         counts.append(len(operations.calls))
     assert counts[0] <= 60
     assert all(more - fewer <= 3 for fewer, more in pairwise(counts))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA: not tested that the host never waits, and CUDA graphs")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA: synchronisation and CUDA graphs are not tested")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_host_never_waits_for_cuda(policy: dict[str, Any]) -> None:
-    masker = device_masker(**policy)
+    kernel = torch_kernel_of(**policy)
     batch = random_batch((4, 5000))
     on_cuda = tuple(tensor.cuda() for tensor in batch)
-    for call in ways_to_call(masker):
+    for call in ways_to_call(kernel):
         torch.cuda.set_sync_debug_mode("error")
         try:
             found = call(on_cuda)

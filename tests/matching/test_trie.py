@@ -48,15 +48,15 @@ def test_matches_are_those_of_the_definition(markers: list[str], ids: list[int],
         assert trie.match(ids, at) == match_by_definition(entries, ids, at)
 
 
-def test_a_control_token_is_never_spelled() -> None:
-    """Text that looks like a special token is not one."""
+def test_text_never_matches_a_special_token() -> None:
+    """Text that looks like a special token is text."""
     vocabulary = Vocabulary("toy", {id_: bytes([id_]) for id_ in range(256)}, {"<|end|>": 300})
     trie = build_trie([Entry(spellings("<|end|>", vocabulary.special_tokens, vocabulary)[0], 0)], vocabulary)
     assert trie.match([300], 0) == (0, 1)
     assert trie.match(list(b"<|end|>"), 0) is None
 
 
-def test_the_last_token_may_go_on_behind_the_marker() -> None:
+def test_the_last_token_may_end_after_the_marker() -> None:
     pieces = {1: b"\n", 2: b"\n\n", 3: b"user", 4: b"\n- x"}
     vocabulary = Vocabulary("toy", pieces, {"<s>": 0})
     trie = build_trie([Entry(spellings("<s>user\n", vocabulary.special_tokens, vocabulary)[0], 7)], vocabulary)
@@ -80,7 +80,7 @@ def test_an_empty_trie_matches_nothing() -> None:
     [
         ([0, 1, 2], [(whole(0), *b" user\n")]),  # a dummy space after the special token
         ([0, 3], [(whole(0), *b"user")]),  # the newline was eaten: rstrip
-        ([0, 9], []),  # an unknown token in the place of the text is no spelling
+        ([0, 9], []),  # an unknown token instead of the text is not a spelling
     ],
 )
 def test_spellings_follow_the_tokenizer_in_white_space_only(encoded: list[int], expected: list[tuple[int, ...]]) -> None:

@@ -1,51 +1,103 @@
-"""The path for arrays where numba is installed: one pass over the tokens, compiled; agrees with the reference bit for bit.
+"""The array kernel with numba: one compiled pass over the tokens; agrees with `rolemask.masking.reference.mask` bit for bit.
 
-The kernel runs on one thread, so that the workers of a DataLoader do not fight for cores, and releases the GIL. numba keeps what it
-compiled in its cache on disk.
+It runs on one thread, so that the workers of a DataLoader do not compete for cores, and releases the GIL. numba caches the compiled code
+on disk.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.automaton import Automaton, build_automaton, end_is_emitted, end_may_be_trained, is_trained, makes_a_choice, role_of
+from rolemask.masking.automaton import Automaton, automaton_of
+from rolemask.masking.fates import fates_of
 from rolemask.masking.policy import Policy
 from rolemask.matching.compiler import OUTSIDE, Rules
 
-# Bits of the mark of a token. By its id alone: a marker can begin with it, it can be one by itself (so can media and padding, which need a
-# closer look too), it can be the second token of one. Beside the token behind it, the first two mean that a marker may begin here.
+Ids = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _compiled(function: _F) -> _F:
+    """Compile with numba. To mypy the function keeps its type, whether numba is installed or not."""
+    njit: Any = numba.njit
+    compiled: _F = njit(cache=True, nogil=True)(function)
+    return compiled
+
+
+# Bits of the mark of a token. These follow from its id: a marker can begin with it; it can be a whole marker (or media or padding, which
+# need a closer look too); it can be the second token of a marker. Together with the next token, the first two say that one may begin here.
 _BEGINS, _ALONE, _FOLLOWS = 1, 2, 4
 _LIVE = _BEGINS | _ALONE
-_END_TRAINED, _END_OWNED = 8, 16  # inside an end marker
+_END_TRAINED, _END_EMITTED = 8, 16  # inside an end marker
+
+
+class _Fates(NamedTuple):
+    """The fields of `Fate`, one array each, by output."""
+
+    role: NDArray[np.int8]
+    trained_always: Bools
+    trained_if_chosen: Bools
+    starts_turn: Bools
+    is_candidate: Bools
+    end_length: NDArray[np.uint32]
+    end_role: NDArray[np.int8]
+    end_emitted: Bools
+    end_trained_always: Bools
+    end_trained_if_chosen: Bools
+
+
+_FATE_DTYPES: dict[str, DTypeLike] = {"role": np.int8, "end_length": np.uint32, "end_role": np.int8}
+
+
+class _Matcher(NamedTuple):
+    """The matcher of the automaton, as arrays. Indices are unsigned, which saves numba the checks for negative ones."""
+
+    token_class: NDArray[np.uint32]  # id -> class, the last one for all other ids; 0 for what is in no marker, no media and no padding
+    steps: NDArray[np.uint32]  # (states, classes)
+    matches_in: NDArray[np.uint32]  # (states,)
+    goes_on: Bools  # (states,), whether more tokens can change the matches
 
 
 class _Tables(NamedTuple):
-    """What the kernel reads, as arrays; unsigned where they hold indices, which saves the checks for negative ones."""
+    """What the kernel reads."""
 
-    token_class: NDArray[np.uint32]  # id -> class, the last one for all other ids; 0 for what is in no marker, no media and no padding
-    token_mark: NDArray[np.uint8]  # id -> mark, the last one for all other ids; one byte each, to fit the cache: each token is looked up
-    is_barred: NDArray[np.bool_]  # class -> whether its tokens are never trained (media)
-    is_pad: NDArray[np.bool_]  # class -> whether it is the padding token
-    steps: NDArray[np.uint32]  # matcher: (states, classes)
-    finding: NDArray[np.uint32]  # matcher: (states,)
-    goes_on: NDArray[np.bool_]  # matcher: (states,), whether more tokens can change what is found
-    step: NDArray[np.uint32]  # machine: (findings, states)
-    output: NDArray[np.uint32]  # machine: (findings, states)
-    is_stable: NDArray[np.bool_]  # machine: (states,), whether a token at which nothing is found leaves the state as it is
-    role: NDArray[np.int8]  # per output: the role of the token
-    always: NDArray[np.bool_]  # per output: trained whatever turns are chosen
-    if_chosen: NDArray[np.bool_]  # per output: trained if the turn is
-    starts_turn: NDArray[np.bool_]
-    is_candidate: NDArray[np.bool_]  # per output: from here on, something of the turn may be trained
-    end_length: NDArray[np.uint32]
-    end_role: NDArray[np.int8]
-    end_owned: NDArray[np.bool_]  # per output: the end marker that begins here is its role's to emit
-    end_always: NDArray[np.bool_]
-    end_if_chosen: NDArray[np.bool_]
+    matcher: _Matcher
+    token_mark: NDArray[np.uint8]  # id -> mark, the last one for all other ids; one byte each, so that the table fits the cache
+    is_media: Bools  # class -> whether its tokens are media
+    is_pad: Bools  # class -> whether it is the padding token
+    step: NDArray[np.uint32]  # (matches, states)
+    output: NDArray[np.uint32]  # (matches, states)
+    is_stable: Bools  # (states,), whether a token without a match leaves the state as it is
+    fates: _Fates
+
+
+class _Options(NamedTuple):
+    """Which arguments are given (arrays that are not are empty), and the two policies that the fates don't cover."""
+
+    has_attention: bool
+    has_starts: bool
+    has_flags: bool
+    with_roles: bool
+    only_last_turn: bool
+    only_last_end: bool
+
+
+class _Row(NamedTuple):
+    """One row of the batch: input, output, a mark per token, and what is found in the document at hand."""
+
+    ids: Ids
+    attention: Bools
+    flags: Bools
+    labels: Ids
+    roles: NDArray[np.int8]
+    marks: NDArray[np.uint8]
+    live_at: NDArray[np.int64]  # the tokens of the document where a marker may begin, then its end
+    live_matches: NDArray[np.uint32]  # the number of the matches at each of these
 
 
 class NumbaKernel:
@@ -53,55 +105,48 @@ class NumbaKernel:
 
     def __init__(self, rules: Rules, policy: Policy) -> None:
         self._policy = policy
-        self._tables = _make_tables(rules, policy, build_automaton(rules))
+        self._tables = _make_tables(rules, policy, automaton_of(rules))
 
     def mask(
         self,
-        ids: NDArray[Any],
-        attention: NDArray[np.bool_] | None = None,
+        ids: Ids,
+        attention: Bools | None = None,
         *,
-        starts: NDArray[np.bool_] | None = None,
+        starts: Bools | None = None,
         train_turns: Sequence[Sequence[bool]] | None = None,
         with_roles: bool = True,
-    ) -> tuple[NDArray[Any], NDArray[np.int8], list[int]]:
-        """Return labels (B, T) of the dtype of `ids`, roles (B, T) int8 (without `with_roles` (B, 0)), and the number of turns, per row.
+    ) -> tuple[Ids, NDArray[np.int8], list[int]]:
+        """Return labels (B, T) of the dtype of `ids`, roles (B, T) int8, and the number of trainable turns of each row.
 
-        Counted are the turns of which anything may be trained. `train_turns` has a flag for each of them; whether the numbers agree is
-        checked elsewhere.
+        `train_turns` has one flag per trainable turn; the caller checks their number. Without `with_roles` the roles are (B, 0).
         """
-        none = np.zeros((len(ids), 0), dtype=np.bool_)
-        flags = none
-        has_attention, has_starts, has_flags = attention is not None, starts is not None, train_turns is not None
+        empty = np.zeros((len(ids), 0), dtype=np.bool_)
+        flags = empty
         if train_turns is not None:
             flags = np.zeros((len(ids), max(map(len, train_turns), default=0)), dtype=np.bool_)
             for row, given in zip(flags, train_turns, strict=True):
                 row[: len(given)] = given
-        # Numba compiles anew for every memory layout; a copy is cheaper.
-        ids, attention, starts = (np.ascontiguousarray(array) if array is not None else none for array in (ids, attention, starts))
+        options = _Options(
+            has_attention=attention is not None,
+            has_starts=starts is not None,
+            has_flags=train_turns is not None,
+            with_roles=with_roles,
+            only_last_turn=self._policy.turns == "last",
+            only_last_end=self._policy.train_on_eos == "last",
+        )
+        # numba compiles anew for every memory layout; a copy is cheaper.
+        ids = np.ascontiguousarray(ids)
+        attention = empty if attention is None else np.ascontiguousarray(attention)
+        starts = empty if starts is None else np.ascontiguousarray(starts)
         labels = np.full_like(ids, IGNORE_INDEX)
         roles = np.full(ids.shape if with_roles else (len(ids), 0), OUTSIDE, dtype=np.int8)
         counts = np.zeros(len(ids), dtype=np.int64)
-        _mask_rows(
-            ids,
-            attention,
-            starts,
-            flags,
-            has_attention,
-            has_starts,
-            has_flags,
-            with_roles,
-            self._policy.turns == "last",
-            self._policy.train_on_eos == "last",
-            labels,
-            roles,
-            counts,
-            self._tables,
-        )
+        _mask_rows(ids, attention, starts, flags, options, labels, roles, counts, self._tables)
         return labels, roles, counts.tolist()
 
 
-def _make_tables(rules: Rules, policy: Policy, machine: Automaton) -> _Tables:
-    matcher = machine.matcher
+def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
+    matcher = automaton.matcher
     # A class of the kernel is a class of the matcher, and whether its tokens are media or padding.
     classes: dict[int, tuple[int, bool, bool]] = {id_: (number, False, False) for id_, number in matcher.token_class.items()}
     for id_ in {*rules.media} if rules.pad_id is None else {*rules.media, rules.pad_id}:
@@ -111,112 +156,101 @@ def _make_tables(rules: Rules, policy: Policy, machine: Automaton) -> _Tables:
     token_class = np.zeros(max(classes, default=-1) + 2, dtype=np.uint32)
     for id_, kind in classes.items():
         token_class[id_] = number_of[kind]
+    is_media = np.array([kind[1] for kind in kinds], dtype=np.bool_)
+    is_pad = np.array([kind[2] for kind in kinds], dtype=np.bool_)
     steps = np.array(matcher.steps, dtype=np.uint32)[:, [kind[0] for kind in kinds]]
-    is_special = np.array([kind[1] or kind[2] for kind in kinds], dtype=np.bool_)
-    finding = np.array(matcher.finding, dtype=np.uint32)
+    matches_in = np.array(matcher.matches_in, dtype=np.uint32)
     goes_on = np.array([any(after != state for after in row) for state, row in enumerate(matcher.steps)], dtype=np.bool_)
-    second = steps[steps[0]]  # (class, next class) -> state of the matcher
-    is_match = (finding[second] != 0) | goes_on[second]
-    alone = is_match[:, 0] | is_special
-    follows = is_match[~alone].any(axis=0)
-    class_mark = is_match.any(axis=1) * _BEGINS | alone * _ALONE | follows * _FOLLOWS
-    step = np.array(machine.step, dtype=np.uint32)
-    output = np.array(machine.output, dtype=np.uint32)
-    outputs = machine.outputs
-
-    def per_output(function: Any, dtype: Any = np.bool_) -> NDArray[Any]:
-        return np.array([function(out) for out in outputs], dtype=dtype)
-
-    quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in outputs])
+    step = np.array(automaton.step, dtype=np.uint32)
+    output = np.array(automaton.output, dtype=np.uint32)
+    quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in automaton.outputs])
+    fields = zip(*fates_of(automaton, rules, policy), strict=True)
     return _Tables(
-        token_class=token_class,
-        token_mark=class_mark.astype(np.uint8)[token_class],
-        is_barred=np.array([kind[1] for kind in kinds], dtype=np.bool_),
-        is_pad=np.array([kind[2] for kind in kinds], dtype=np.bool_),
-        steps=steps,
-        finding=finding,
-        goes_on=goes_on,
+        matcher=_Matcher(token_class, steps, matches_in, goes_on),
+        token_mark=_class_marks(steps, matches_in, goes_on, is_media | is_pad)[token_class],
+        is_media=is_media,
+        is_pad=is_pad,
         step=step,
         output=output,
-        is_stable=(step[0] == np.arange(len(machine.states))) & quiet[output[0]],
-        role=per_output(lambda out: role_of(out, rules), np.int8),
-        always=per_output(lambda out: policy.train_on_inputs),
-        if_chosen=per_output(lambda out: is_trained(out, rules, policy)),
-        starts_turn=per_output(lambda out: out.starts_turn),
-        is_candidate=per_output(lambda out: makes_a_choice(out, rules, policy)),
-        end_length=per_output(lambda out: out.end_length, np.uint32),
-        end_role=per_output(lambda out: OUTSIDE if out.ended == OUTSIDE else rules.rules[out.ended].role, np.int8),
-        end_owned=per_output(lambda out: end_is_emitted(out, rules)),
-        end_always=per_output(lambda out: policy.train_on_eos == "all" and end_may_be_trained(out, rules, policy)),
-        end_if_chosen=per_output(lambda out: policy.train_on_eos != "all" and end_may_be_trained(out, rules, policy)),
+        is_stable=(step[0] == np.arange(len(automaton.states))) & quiet[output[0]],
+        fates=_Fates(
+            *(np.array(field, dtype=_FATE_DTYPES.get(name, np.bool_)) for name, field in zip(_Fates._fields, fields, strict=True))
+        ),
     )
 
 
-@numba.njit(cache=True, nogil=True)
+def _class_marks(steps: NDArray[np.uint32], matches_in: NDArray[np.uint32], goes_on: Bools, is_special: Bools) -> NDArray[np.uint8]:
+    """Return the mark of each class of tokens. `is_special`: media and padding."""
+    second = steps[steps[0]]  # (class, next class) -> state of the matcher
+    is_match = (matches_in[second] != 0) | goes_on[second]
+    alone = is_match[:, 0] | is_special
+    follows = is_match[~alone].any(axis=0)
+    marks: NDArray[np.uint8] = (is_match.any(axis=1) * _BEGINS | alone * _ALONE | follows * _FOLLOWS).astype(np.uint8)
+    return marks
+
+
+# From here on, compiled. Slices start at index 0 and unsigned indices are never negative: both save checks.
+
+
+@_compiled
 def _mask_rows(
-    ids: Any,
-    attention: Any,
-    starts: Any,
-    flags: Any,
-    has_attention: bool,
-    has_starts: bool,
-    has_flags: bool,
-    with_roles: bool,
-    only_last_turn: bool,
-    only_last_end: bool,
-    labels: Any,
-    roles: Any,
-    counts: Any,
-    tables: Any,
+    ids: Ids,
+    attention: Bools,
+    starts: Bools,
+    flags: Bools,
+    options: _Options,
+    labels: Ids,
+    roles: NDArray[np.int8],
+    counts: NDArray[np.int64],
+    tables: _Tables,
 ) -> None:  # pragma: no cover: compiled
     size = ids.shape[1]
     marks = np.zeros(size + 1, dtype=np.uint8)  # nothing follows the last token
-    for row in range(ids.shape[0]):
-        _find_live(ids[row], attention[row], has_attention, marks, tables.token_mark)
+    live_at = np.empty(size + 1, dtype=np.int64)
+    live_matches = np.empty(size, dtype=np.uint32)
+    for index in range(ids.shape[0]):
+        row = _Row(ids[index], attention[index], flags[index], labels[index], roles[index], marks, live_at, live_matches)
+        _find_live(row.ids, row.attention, options.has_attention, marks, tables.token_mark)
         ordinal = 0
         start = 0
         while start < size:
             stop = start + 1
-            if has_starts:
-                while stop < size and not starts[row, stop]:
+            if options.has_starts:
+                while stop < size and not starts[index, stop]:
                     stop += 1
             else:
                 stop = size
-            # With turns="last" a first pass finds the last turn of which anything may be trained, a second one trains it.
+            _find_matches(row.ids, row.attention, options.has_attention, marks, start, stop, tables.matcher, live_at, live_matches)
+            # With turns="last" a first pass finds the last trainable turn, a second one trains it.
             last_turn = -1
-            if only_last_turn:
-                _, last_turn = _mask_document(
-                    ids[row], attention[row], flags[row], start, stop, ordinal, -1,
-                    has_attention, has_flags, False, True, only_last_end, labels[row], roles[row], marks, tables,
-                )  # fmt: skip
-            ordinal, _ = _mask_document(
-                ids[row], attention[row], flags[row], start, stop, ordinal, last_turn,
-                has_attention, has_flags, with_roles, only_last_turn, only_last_end, labels[row], roles[row], marks, tables,
-            )  # fmt: skip
+            if options.only_last_turn:
+                _, last_turn = _mask_document(row, start, stop, ordinal, -1, False, options, tables)
+            ordinal, _ = _mask_document(row, start, stop, ordinal, last_turn, options.with_roles, options, tables)
             if start > 0:
-                labels[row, start] = IGNORE_INDEX
+                labels[index, start] = IGNORE_INDEX
             start = stop
-        counts[row] = ordinal
+        counts[index] = ordinal
 
 
-@numba.njit(cache=True, nogil=True)
-def _find_live(ids: Any, attention: Any, has_attention: bool, marks: Any, token_mark: Any) -> None:  # pragma: no cover: compiled
+@_compiled
+def _find_live(
+    ids: Ids, attention: Bools, has_attention: bool, marks: NDArray[np.uint8], token_mark: NDArray[np.uint8]
+) -> None:  # pragma: no cover: compiled
     """Mark the tokens of a row where a marker may begin.
 
-    Many tokens could begin a marker of text; the ones behind them mostly say that they do not. Nothing branches on it here: a branch that
-    is guessed wrong costs more than ten tokens.
+    Many tokens could begin a text marker, and mostly the next token rules it out. Nothing branches on it here: a branch that is predicted
+    wrong costs more than ten tokens.
     """
     others = np.uint64(len(token_mark) - 1)
     for at in range(len(ids)):
-        # Unsigned indices save the checks for negative ones.
         marks[at] = token_mark[min(np.uint64(ids[at]), others)] if not has_attention or attention[at] else 0
     for at in range(len(ids)):
         marks[at] &= marks[at + 1] // _FOLLOWS | _ALONE  # _BEGINS is left if the next one _FOLLOWS
 
 
-@numba.njit(cache=True, nogil=True)
-def _next_live(marks: Any, at: int, stop: int) -> int:  # pragma: no cover: compiled
-    """Return where from `at` on a marker may begin, or `stop`."""
+@_compiled
+def _next_live(marks: NDArray[np.uint8], at: int, stop: int) -> int:  # pragma: no cover: compiled
+    """Return the first token from `at` on where a marker may begin, or `stop`."""
     while at + 8 <= stop:  # eight by one comparison
         block, live = marks[at : at + 8], 0
         for k in range(8):
@@ -229,104 +263,141 @@ def _next_live(marks: Any, at: int, stop: int) -> int:  # pragma: no cover: comp
     return at
 
 
-@numba.njit(cache=True, nogil=True)
-def _mask_document(
-    ids: Any,
-    attention: Any,
-    flags: Any,
+@_compiled
+def _class_of(id_: Any, seen: bool, token_class: NDArray[np.uint32]) -> Any:  # pragma: no cover: compiled
+    """Return the class of a token; 0 where it is not attended to."""
+    return token_class[min(np.uint64(id_), np.uint64(len(token_class) - 1))] if seen else np.uint32(0)
+
+
+@_compiled
+def _find_matches(
+    ids: Ids,
+    attention: Bools,
+    has_attention: bool,
+    marks: NDArray[np.uint8],
     start: int,
     stop: int,
-    ordinal: int,
-    last_turn: int,
-    has_attention: bool,
-    has_flags: bool,
-    with_roles: bool,
-    only_last_turn: bool,
-    only_last_end: bool,
-    labels: Any,
-    roles: Any,
-    marks: Any,
-    tables: Any,
+    matcher: _Matcher,
+    live_at: NDArray[np.int64],
+    live_matches: NDArray[np.uint32],
+) -> None:  # pragma: no cover: compiled
+    """Run the matcher at the live tokens of a document; fills `live_at` and `live_matches`."""
+    count = 0
+    live = _next_live(marks, start, stop)
+    while live < stop:
+        state = np.uint32(0)
+        at = live
+        while at < stop and matcher.goes_on[state]:
+            state = matcher.steps[state, _class_of(ids[at], not has_attention or attention[at], matcher.token_class)]
+            at += 1
+        live_at[count] = live
+        live_matches[count] = matcher.matches_in[state]
+        count += 1
+        live = _next_live(marks, live + 1, stop)
+    live_at[count] = stop
+
+
+@_compiled
+def _mask_document(
+    row: _Row, start: int, stop: int, ordinal: int, last_turn: int, with_roles: bool, options: _Options, tables: _Tables
 ) -> tuple[int, int]:  # pragma: no cover: compiled
-    """Mask one document; return the number of flags used up so far, and the number of the last turn that would be trained."""
-    others = np.uint64(len(tables.token_class) - 1)
-    none = np.uint32(0)  # class, finding or state
-    state = none
-    turn = 0  # number of the turn, from 1
-    last = -1
-    is_candidate = False
-    is_chosen = False
+    """Mask one document; return the number of flags used so far in the row, and the number of its last turn to train.
+
+    `last_turn` is the only turn to train with `only_last_turn`, -1 for none. Turns count from 1.
+    """
+    fates, token_class = tables.fates, tables.matcher.token_class
+    state = np.uint32(0)
+    turn, last = 0, -1
+    is_candidate = is_chosen = False
     marked_to = start  # end markers reach up to here
-    end_at, end_stop = 0, 0
-    at = start
+    end_at = end_stop = 0  # the last end marker of a chosen turn
+    at, next_live = start, 0
     while at < stop:
-        if at >= marked_to and tables.is_stable[state] and not marks[at] & _LIVE:
-            # Most tokens: in no marker, in the midst of a turn. The whole stretch has one fate.
-            ahead = _next_live(marks, at, stop)
+        is_live = at == row.live_at[next_live]
+        if at >= marked_to and tables.is_stable[state] and not is_live:
+            # Most tokens: in no marker, inside a turn. The whole stretch has one fate.
+            ahead = row.live_at[next_live]
             out = tables.output[0, state]
-            if tables.always[out] or (is_chosen and tables.if_chosen[out]):
-                # In slices, indices start at 0, which saves the checks for negative ones.
-                part, seen_part, part_labels = ids[at:ahead], attention[at:ahead], labels[at:ahead]
-                for k in range(len(part)):
-                    part_labels[k] = part[k] if part[k] >= 0 else IGNORE_INDEX
-                for k in range(len(seen_part)):
-                    if not seen_part[k]:
-                        part_labels[k] = IGNORE_INDEX
-            if with_roles and tables.role[out] != OUTSIDE:
-                roles[at:ahead] = tables.role[out]
+            if fates.trained_always[out] or (is_chosen and fates.trained_if_chosen[out]):
+                _label_stretch(row.ids[at:ahead], row.attention[at:ahead], row.labels[at:ahead])
+            if with_roles and fates.role[out] != OUTSIDE:
+                row.roles[at:ahead] = fates.role[out]
             at = ahead
             continue
-        id_ = ids[at]
-        seen = not has_attention or attention[at]
-        number = tables.token_class[min(np.uint64(id_), others)] if seen else none
-        found = none
-        if marks[at] & _LIVE:
-            path = tables.steps[0, number]
-            ahead = at + 1
-            while ahead < stop and tables.goes_on[path]:
-                next_seen = not has_attention or attention[ahead]
-                path = tables.steps[path, tables.token_class[min(np.uint64(ids[ahead]), others)] if next_seen else none]
-                ahead += 1
-            found = tables.finding[path]
+        found = row.live_matches[next_live] if is_live else np.uint32(0)
+        next_live += is_live
         out = tables.output[found, state]
         state = tables.step[found, state]
-        length = tables.end_length[out]
+        length = fates.end_length[out]
         if length > 0:
-            owned = tables.end_owned[out]
-            trained = tables.end_always[out]
-            if is_chosen and tables.end_if_chosen[out]:
-                trained = not only_last_end
+            end_trained = fates.end_trained_always[out]
+            if is_chosen and fates.end_trained_if_chosen[out]:
+                end_trained = not options.only_last_end
                 end_at, end_stop = at, at + length
-            for k in range(at, at + length):
-                if with_roles and (owned or not marks[k] & _END_OWNED):
-                    roles[k] = tables.end_role[out]
-                marks[k] |= (_END_TRAINED if trained else 0) | (_END_OWNED if owned else 0)
+            end_marks = row.marks[at : at + length]
+            if with_roles:
+                _paint_end(end_marks, row.roles[at : at + length], fates.end_role[out], fates.end_emitted[out])
+            _mark_end(end_marks, end_trained, fates.end_emitted[out])
             marked_to = max(marked_to, at + length)
-        if tables.starts_turn[out]:
+        if fates.starts_turn[out]:
             turn += 1
             is_candidate = is_chosen = False
-        if tables.is_candidate[out] and not is_candidate:
+        if fates.is_candidate[out] and not is_candidate:
             is_candidate = True
-            is_chosen = not has_flags or (ordinal < flags.shape[0] and flags[ordinal])
+            is_chosen = not options.has_flags or (ordinal < row.flags.shape[0] and row.flags[ordinal])
             ordinal += 1
             if is_chosen:
                 last = turn
-            if only_last_turn:
+            if options.only_last_turn:
                 is_chosen = is_chosen and turn == last_turn
-        mark = marks[at] if at < marked_to else 0
-        trained = tables.always[out] or (is_chosen and tables.if_chosen[out]) or (mark & _END_TRAINED) != 0
-        barred = not seen or id_ < 0 or tables.is_barred[number]
-        if not has_attention and tables.is_pad[number] and not mark & _END_OWNED:
-            barred = True
-        if trained and not barred:
-            labels[at] = id_
-        if with_roles and tables.role[out] != OUTSIDE and not mark & _END_OWNED:
-            roles[at] = tables.role[out]
+        mark = row.marks[at] if at < marked_to else np.uint8(0)
+        end_emitted = (mark & _END_EMITTED) != 0
+        trained = fates.trained_always[out] or (is_chosen and fates.trained_if_chosen[out]) or (mark & _END_TRAINED) != 0
+        if (
+            trained
+            and (not options.has_attention or row.attention[at])
+            and not _is_excluded(row.ids[at], options.has_attention or end_emitted, token_class, tables.is_media, tables.is_pad)
+        ):
+            row.labels[at] = row.ids[at]
+        if with_roles and fates.role[out] != OUTSIDE and not end_emitted:
+            row.roles[at] = fates.role[out]
         at += 1
-    for at in range(end_at, end_stop if only_last_end else end_at):
-        id_ = ids[at]
-        seen = not has_attention or attention[at]
-        number = tables.token_class[min(np.uint64(id_), others)] if seen else none
-        if seen and id_ >= 0 and not tables.is_barred[number]:
-            labels[at] = id_
+    for k in range(end_at, end_stop if options.only_last_end else end_at):
+        if (not options.has_attention or row.attention[k]) and not _is_excluded(
+            row.ids[k], True, token_class, tables.is_media, tables.is_pad
+        ):
+            row.labels[k] = row.ids[k]
     return ordinal, last
+
+
+@_compiled
+def _label_stretch(ids: Ids, attention: Bools, labels: Ids) -> None:  # pragma: no cover: compiled
+    """Label tokens that are neither media nor padding."""
+    for k in range(len(ids)):
+        labels[k] = ids[k] if ids[k] >= 0 else IGNORE_INDEX
+    for k in range(len(attention)):
+        if not attention[k]:
+            labels[k] = IGNORE_INDEX
+
+
+@_compiled
+def _paint_end(marks: NDArray[np.uint8], roles: NDArray[np.int8], role: Any, emitted: bool) -> None:  # pragma: no cover: compiled
+    """Give the tokens of an end marker its role, but those of an earlier one that its role emits only if this one is emitted too."""
+    for k in range(len(marks)):
+        if emitted or not marks[k] & _END_EMITTED:
+            roles[k] = role
+
+
+@_compiled
+def _mark_end(marks: NDArray[np.uint8], trained: bool, emitted: bool) -> None:  # pragma: no cover: compiled
+    for k in range(len(marks)):
+        marks[k] |= (_END_TRAINED if trained else 0) | (_END_EMITTED if emitted else 0)
+
+
+@_compiled
+def _is_excluded(
+    id_: Any, pad_is_token: bool, token_class: NDArray[np.uint32], is_media: Bools, is_pad: Bools
+) -> bool:  # pragma: no cover: compiled
+    """Whether a token is media or padding."""
+    number = _class_of(id_, True, token_class)
+    return id_ < 0 or is_media[number] or (is_pad[number] and not pad_is_token)

@@ -1,7 +1,7 @@
-"""The path for arrays without numba: NumPy finds the tokens at which a marker can begin, and only those are looked at one by one."""
+"""The array kernel without numba: NumPy finds the tokens where a marker can begin, and Python looks at these only."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.policy import Policy
-from rolemask.masking.reference import NOTHING, Turn, choose_turns, documents, end_is_trained, may_be_trained, scan, span_is_trained
+from rolemask.masking.reference import choose_turns, documents, end_tokens_of, may_be_trained, stretches
+from rolemask.masking.turns import UNATTENDED, scan
 from rolemask.matching.compiler import OUTSIDE, Rules
 
 Ids = NDArray[np.integer[Any]]
@@ -35,65 +36,43 @@ class NumpyKernel:
         train_turns: Sequence[Sequence[bool]] | None = None,
         with_roles: bool = True,
     ) -> tuple[Ids, NDArray[np.int8], list[int]]:
-        """Return labels (B, T) of the dtype of `ids`, roles (B, T) int8, and per row the number of turns of which anything may be trained.
+        """Return labels (B, T) of the dtype of `ids`, roles (B, T) int8, and the number of trainable turns of each row.
 
-        `train_turns` has a flag for each of these turns; whether the numbers agree is checked elsewhere. Roles come at no cost here, so
-        `with_roles` changes nothing.
+        `train_turns` has one flag per trainable turn; the caller checks their number. The roles cost nothing here, so they are returned
+        without `with_roles` too.
         """
-        seen = ids if attention is None else np.where(attention, ids, NOTHING)
+        seen = ids if attention is None else np.where(attention, ids, UNATTENDED)
         trained = np.full(ids.shape, self.policy.train_on_inputs)
         roles = np.full(ids.shape, OUTSIDE, dtype=np.int8)
-        ends = np.zeros(ids.shape, dtype=bool)
+        emitted = np.zeros(ids.shape, dtype=bool)
         begins = _look_up(self._can_begin, seen)
         counts = [0] * len(ids)
         for index in range(len(ids)):
             flags = None if train_turns is None else iter(train_turns[index])
             for start, stop in documents(ids.shape[1], None if starts is None else starts[index].tolist()):
                 part = (index, slice(start, stop))
-                found = scan(seen[part].tolist(), self.rules, _next_of(np.flatnonzero(begins[part]).tolist(), stop - start))
-                self._paint(found, flags, trained[part], roles[part], ends[part])
-                counts[index] += sum(may_be_trained(turn, self.rules, self.policy) for turn in found)
+                turns = scan(seen[part].tolist(), self.rules, _next_of(np.flatnonzero(begins[part]).tolist(), stop - start))
+                chosen = choose_turns(turns, self.rules, self.policy, flags)
+                counts[index] += sum(may_be_trained(turn, self.rules, self.policy) for turn in turns)
+                for stretch in stretches(turns, chosen, self.rules, self.policy):
+                    trained[part][stretch.start : stretch.stop] = stretch.trained
+                    roles[part][stretch.start : stretch.stop] = stretch.role
+                for at, token in end_tokens_of(turns, chosen, self.rules, self.policy, roles[part]).items():
+                    trained[part][at] |= token.trained
+                    roles[part][at] = token.role
+                    emitted[part][at] = token.emitted
         trained &= ~_look_up(self._is_media, ids) & (ids >= 0)
         if attention is not None:
             trained &= attention
         elif self.rules.pad_id is not None:
-            trained &= (ids != self.rules.pad_id) | ends
+            trained &= (ids != self.rules.pad_id) | emitted
         if starts is not None:
             trained[:, 1:] &= ~starts[:, 1:]
         return np.where(trained, ids, ids.dtype.type(IGNORE_INDEX)), roles, counts
 
-    def _paint(
-        self,
-        turns: list[Turn],
-        flags: Iterator[bool] | None,
-        trained: NDArray[np.bool_],
-        roles: NDArray[np.int8],
-        ends: NDArray[np.bool_],
-    ) -> None:
-        rules, policy = self.rules, self.policy
-        chosen = choose_turns(turns, rules, policy, flags)
-        for turn, is_chosen in zip(turns, chosen, strict=True):
-            rule = rules.rules[turn.rule]
-            is_trained = is_chosen and rules.roles[rule.role] in policy.roles_to_train
-            trained[turn.start : turn.content] |= is_trained and rule.include_start
-            trained[turn.content : turn.end] |= is_trained
-            roles[turn.start : turn.end] = rule.role
-            for span in turn.spans:
-                inner = rules.rules[span.rule]
-                within = slice(span.own, span.stop)
-                trained[within] = policy.train_on_inputs or (is_chosen and span_is_trained(inner, rules, policy))
-                roles[within] = inner.role
-        is_free = roles == OUTSIDE
-        for index, turn in enumerate(turns):
-            rule = rules.rules[turn.rule]
-            end = slice(turn.end, turn.stop)
-            trained[end] |= end_is_trained(index, turns, chosen, rules, policy)
-            ends[end] |= rule.include_end
-            roles[end][rule.include_end | (is_free[end] & ~ends[end])] = rule.role
-
 
 def _id_table(ids: Collection[int]) -> NDArray[np.bool_]:
-    """Return a table that is True at `ids`; its last entry stands for every id beyond, and is False."""
+    """Return a table that is True at `ids`; its last entry, False, stands for every greater id."""
     table = np.zeros(max(ids, default=-1) + 2, dtype=bool)
     table[list(ids)] = True
     return table
@@ -101,13 +80,13 @@ def _id_table(ids: Collection[int]) -> NDArray[np.bool_]:
 
 def _look_up(table: NDArray[np.bool_], ids: Ids) -> NDArray[np.bool_]:
     """Return table[id], False for ids outside the table."""
-    last = len(table) - 1  # always False; negative ids land there too
+    last = len(table) - 1
     found: NDArray[np.bool_] = table[np.where((ids < 0) | (ids > last), last, ids)]
     return found
 
 
 def _next_of(positions: Sequence[int], size: int) -> Callable[[int], int]:
-    """Return a function that tells the first of the ascending `positions` from a token on, `size` where there is none."""
+    """Return a function from a token to the first of the ascending `positions` that is not before it, `size` if there is none."""
 
     def next_from(at: int) -> int:
         index = bisect_left(positions, at)

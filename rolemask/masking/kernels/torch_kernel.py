@@ -1,62 +1,64 @@
-"""The path for CUDA: torch operations of static shapes alone, without a loop over tokens and without waiting for the device.
+"""The kernel for CUDA: only torch operations of static shapes, no loop over the tokens, no synchronisation with the host.
 
-A scan looks sequential: what a token is depends on the state that all tokens before it have led to. But a token, whatever it is, is a
-function from the states before it to the states behind it, a row of as many numbers as there are states; rows can be composed, and
-composition is associative (Hillis & Steele 1986; Ladner & Fischer 1980). The first token of a document maps every state to one and the
-same, so what stood before it cannot matter, and a batch is scanned as one long row.
+A scan looks sequential: each token needs the state that all tokens before it lead to. But each token is a function from the state before
+it to the state after it, stored as one number per state, and composing such functions is associative (Hillis & Steele 1986; Ladner &
+Fischer 1980), so they can be composed in parallel. The first token of a document maps every state to the same one, so nothing before it
+matters, and a batch is scanned as one long row.
 
-What a step of the machine says of its token is one of a few dozen outputs, and so is all that follows from it under a policy: look-up
-tables, made once on the host. Any device will do, the CPU too, which is how this module is tested; there the numba kernel is faster.
+The automaton has a few dozen outputs, each with one `Fate`, so labels and roles are look-ups in tables made once on the host. The kernel
+runs on any device, and is tested on the CPU too; there the numba kernel is faster.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.automaton import Automaton, Matcher, Output, build_automaton, end_may_be_trained, is_trained, makes_a_choice, role_of
+from rolemask.masking.automaton import Automaton, Matcher, automaton_of
+from rolemask.masking.fates import Fate, fates_of
 from rolemask.masking.policy import Policy
-from rolemask.masking.reference import NOTHING
+from rolemask.masking.turns import UNATTENDED
 from rolemask.matching.compiler import OUTSIDE, Rules
 
 CHUNK = 4
-"""Tokens that are composed one after the other, before the chunks are composed in parallel: more take more launches, fewer more memory."""
+"""How many tokens are composed one by one before chunks are composed in parallel: more cost launches, fewer cost memory."""
 FEW = 4096
-"""Functions that move so few bytes that the number of launches is what composing them costs."""
+"""With at most this many functions, composing them costs launches rather than memory bandwidth."""
 
 
 class TorchKernel:
     """Masks tensors of shape (B, T) where they are; agrees with `rolemask.masking.reference.mask` bit for bit.
 
-    The tables are copied to a device when the first tensor of that device comes in; let that happen before a CUDA graph is captured.
+    The tables are copied to a device at its first batch. Mask one batch before you capture a CUDA graph.
     """
 
     def __init__(self, rules: Rules, policy: Policy) -> None:
         self.rules = rules
         self.policy = policy
-        machine = build_automaton(rules)
-        self._depth = machine.matcher.depth
-        self._longest_end = _longest_end(machine)
-        self._tables = {torch.device("cpu"): _build_tables(machine, rules, policy)}
+        automaton = automaton_of(rules)
+        self._depth = automaton.matcher.depth
+        self._longest_end = _longest_end(fates_of(automaton, rules, policy))
+        self._tables = {torch.device("cpu"): _build_tables(automaton, rules, policy)}
 
     def mask(self, ids: Tensor, attention: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return labels (B, T) of the dtype of `ids`, and roles (B, T) int8.
 
         Args:
             ids: (B, T) int32 or int64, any device.
-            attention: (B, T) bool or numbers, nonzero where a token is attended to.
+            attention: (B, T), any dtype; nonzero where a token is attended to.
             starts: (B, T) bool, true for the first token of each document.
         """
         if ids.numel() == 0:
             return torch.empty_like(ids), torch.empty_like(ids, dtype=torch.int8)
         tables = self._tables_on(ids.device)
-        seen = ids if attention is None else torch.where(attention != 0, ids, NOTHING)
+        seen = ids if attention is None else torch.where(attention != 0, ids, UNATTENDED)
         borders = None if starts is None else pad(starts[:, 1:], (1, 0))
         index = seen.clamp(-1, len(tables.token_class) - 2).long()  # -1 is the last entry
-        letters = self._find(tables.token_class[index], borders, tables)
-        output = tables.output[letters, _states_before(letters, tables.step)]
+        matches = self._matches_at(tables.token_class[index], borders, tables)
+        output = tables.output[matches, _states_before(matches, tables.step)]
 
         key = tables.key[0, output]
         for offset, codes in enumerate(self._shifted(output)[1:], start=1):
@@ -72,34 +74,34 @@ class TorchKernel:
 
     def _tables_on(self, device: torch.device) -> "_Tables":
         if device not in self._tables:
-            # Not blocking: the host does not wait for the copy, and what is enqueued behind it does.
+            # The host does not wait for the copy; the operations enqueued after it do.
             tables = self._tables[torch.device("cpu")]
             self._tables[device] = _Tables(*(table.to(device, non_blocking=True) for table in tables))
         return self._tables[device]
 
-    def _find(self, classes: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
-        """Return what is found at each token, (B, T) int64: a row of `tables.step`."""
+    def _matches_at(self, classes: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
+        """Return the matches at each token, (B, T) int64: a row of `tables.step`."""
         size = classes.shape[1]
-        # Class 0 ends every match, and so does another document.
+        # Class 0 ends every match; so does the start of a document.
         further = pad(classes if borders is None else torch.where(borders, 0, classes), (0, self._depth))
-        found: Any = 0  # the matcher's first state, and from the second token on a tensor of states
+        state: int | Tensor = 0  # of the matcher; from the second token on, one state per token
         for offset in range(self._depth - 1):
-            found = tables.matcher[found, further[:, offset : offset + size] if offset else classes]
+            state = tables.matcher[state, further[:, offset : offset + size] if offset else classes]
         last = self._depth - 1
-        letters: Tensor = tables.finding[found, further[:, last : last + size] if last > 0 else classes]
-        findings = len(tables.step) // 2
+        matches = tables.matches[state, further[:, last : last + size] if last > 0 else classes]
+        fresh = len(tables.step) // 2
         if borders is not None:
-            letters += borders * findings
-        letters[:, 0] += findings
-        return letters
+            matches += borders * fresh
+        matches[:, 0] += fresh
+        return matches
 
     def _trained(self, output: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
         """Return whether each token is trained as part of a turn, (B, T) bool."""
-        inside = ends = output  # 0, which is nobody's, where the turn is not chosen, or the end marker not trained
+        inside = ends = output  # set to output 0, that of a token outside, where the turn is not chosen or the end marker not trained
         if self.policy.turns == "last":
             starts_turn = tables.starts_turn[output]
             turn = starts_turn.cumsum(1)
-            last = _last_in_document(tables.may_be_trained[output], turn, borders)
+            last = _last_in_document(tables.is_candidate[output], turn, borders)
             inside = torch.where(turn == last, output, 0)
             if self.policy.train_on_eos != "all":
                 ends = torch.where(turn - starts_turn == last, output, 0)  # a turn may start where another ends
@@ -114,47 +116,47 @@ class TorchKernel:
         return trained
 
     def _shifted(self, output: Tensor) -> list[Tensor]:
-        """Return `output` 0, 1, 2... tokens before each token, as far as an end marker reaches."""
+        """Return the output 0, 1, 2... tokens before each token, up to the length of the longest end marker."""
         size, reach = output.shape[1], self._longest_end - 1
         padded = pad(output, (reach, 0)) if reach else output
         return [padded[:, reach - offset : reach - offset + size] for offset in range(self._longest_end)]
 
 
-def _states_before(letters: Tensor, step: Tensor) -> Tensor:
-    """Return the state before each token, (B, T) int64; of no meaning for the first of each row, whose letter maps every state alike.
+def _states_before(matches: Tensor, step: Tensor) -> Tensor:
+    """Return the state before each token, (B, T) int64; arbitrary for the first of each row, which maps every state to the same one.
 
     Args:
-        letters: (B, T) rows of `step`.
-        step: (letters, states) state before -> state behind.
+        matches: (B, T) rows of `step`.
+        step: (matches, states) state before -> state after.
     """
-    batch, size = letters.shape
+    batch, size = matches.shape
     chunks = -(-size // CHUNK)
     halvings = min((batch * chunks // FEW).bit_length(), (chunks - 1).bit_length())
     chunks = -(-chunks >> halvings) << halvings
-    letters = pad(letters, (0, chunks * CHUNK - size)).reshape(batch * chunks, CHUNK)
-    functions = step[letters[:, 0]]
+    matches = pad(matches, (0, chunks * CHUNK - size)).reshape(batch * chunks, CHUNK)
+    functions = step[matches[:, 0]]
     for offset in range(1, CHUNK):
-        functions = step[letters[:, offset, None], functions]
+        functions = step[matches[:, offset, None], functions]
     states = [_states_between(functions, chunks, halvings)]
     for offset in range(CHUNK - 1):
-        states.append(step[letters[:, offset], states[-1]])
+        states.append(step[matches[:, offset], states[-1]])
     return torch.stack(states, 1).view(batch, chunks * CHUNK)[:, :size]
 
 
 def _states_between(functions: Tensor, per_row: int, halvings: int) -> Tensor:
-    """Return the state before each function, (rows * per_row,) int64; of no meaning for the first of each row.
+    """Return the state before each function, (rows * per_row,) int64; arbitrary for the first of each row.
 
     Args:
-        functions: (rows * per_row, states) state before -> state behind. The first of each row maps every state alike.
+        functions: (rows * per_row, states) state before -> state after. The first of each row maps every state to the same one.
         per_row: A multiple of 2 ** halvings.
-        halvings: How many times to compose neighbours first, which moves fewer bytes and takes more launches.
+        halvings: How many times to compose neighbours first, which moves fewer bytes in more launches.
     """
     if halvings:
         left, right = functions[::2], functions[1::2]
         before = _states_between(right.gather(1, left), per_row // 2, halvings - 1)
         return torch.stack([before, left.gather(1, before[:, None])[:, 0]], 1).flatten()
-    # Round by round each function takes in as many before it as it has already. The first of all need something before them, and it does
-    # not matter what: a function that reaches back to the start of its row has forgotten everything before.
+    # Each round doubles the number of functions that each one is composed of. What pads the front does not matter: a function that reaches
+    # back to the start of its row no longer depends on the state before.
     rounds = (per_row - 1).bit_length()
     functions = pad(functions, (0, 0, 2**rounds, 0))
     for distance in (2**number for number in range(rounds)):
@@ -163,63 +165,67 @@ def _states_between(functions: Tensor, per_row: int, halvings: int) -> Tensor:
 
 
 def _last_in_document(event: Tensor, number: Tensor, borders: Tensor | None) -> Tensor:
-    """Return the greatest number of an event of the document, for each token (B, T) or, of one document, each row (B, 1); 0 for none.
+    """Return the greatest number of the events in a document: per token (B, T), or per row (B, 1) without borders; 0 for none.
 
     Args:
         event: (B, T) bool.
         number: (B, T) or (T,) int64, above 0 at events.
-        borders: (B, T) bool, true at the first token of each document but the first; None where rows are one document each.
+        borders: (B, T) bool, true at the first token of each document but the first; None where each row is one document.
     """
     numbers = torch.where(event, number, 0)
     if borders is None:
         return numbers.amax(1, keepdim=True)
     document = borders.cumsum(1)
-    # What is no event has nothing to tell, and tells it to a slot of its own: no queue for that of the document.
+    # Tokens without an event write their 0 to slots of their own, so that they don't contend for the slot of the document.
     slots = torch.where(event, document, torch.arange(event.shape[1], device=event.device))
     return torch.zeros_like(numbers).scatter_reduce_(1, slots, numbers, "amax").gather(1, document)
 
 
 class _Tables(NamedTuple):
-    """Everything that is looked up.
+    """The look-up tables.
 
-    Outputs are those of the machine. The distance of a token is that from the first token of the end marker that it may be part of.
-    `step` and `output` have each finding twice: the second half is for the first token of a document, before which there is no state.
-    `key` is a number whose greatest over all that claims a token tells whose it is (`_key`).
+    The distance of a token is that from the first token of the end marker that it may be part of. `step` and `output` have two rows for
+    each number of matches: the second half is for the first token of a document, before which there is no state. The greatest `key` over
+    all that claim a token decides its role (`_key`).
     """
 
-    token_class: Tensor  # (ids + 2,) int64; behind the ids that are known, one entry for those above and one for those below
+    token_class: Tensor  # (ids + 2,) int64; the last two entries are for ids above those known, and below 0
     trainable: Tensor  # (ids + 2,) bool
     matcher: Tensor  # (matcher states, classes) int64 -> matcher state
-    finding: Tensor  # (matcher states, classes) int64 -> finding, for the last step
-    step: Tensor  # (2 * findings, states) int64 -> state
-    output: Tensor  # (2 * findings, states) int64 -> output
+    matches: Tensor  # (matcher states, classes) int64 -> matches, for the last step
+    step: Tensor  # (2 * matches, states) int64 -> state
+    output: Tensor  # (2 * matches, states) int64 -> output
     trained: Tensor  # (outputs,) bool, if the turn is chosen
     starts_turn: Tensor  # (outputs,) int64, 1 where a turn starts
-    may_be_trained: Tensor  # (outputs,) bool, where a turn or a span starts that makes its turn one to choose
+    is_candidate: Tensor  # (outputs,) bool
     end_trained: Tensor  # (distance, outputs) bool
     key: Tensor  # (distance, outputs) int64
     role: Tensor  # (keys,) int8
 
 
-def _build_tables(machine: Automaton, rules: Rules, policy: Policy) -> _Tables:
-    matcher, outputs, longest = machine.matcher, machine.outputs, _longest_end(machine)
+def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables:
+    matcher, fates = automaton.matcher, fates_of(automaton, rules, policy)
+    longest = _longest_end(fates)
     token_class, trainable = _id_tables(matcher, rules)
-    fresh_step = [[row[0]] * len(row) for row in machine.step]
-    fresh_output = [[row[0]] * len(row) for row in machine.output]
-    keys = [[_key(output, distance, longest, rules) for output in outputs] for distance in range(longest)]
+    fresh_step = [[row[0]] * len(row) for row in automaton.step]
+    fresh_output = [[row[0]] * len(row) for row in automaton.output]
+    keys = [[_key(fate, distance, longest, rules) for fate in fates] for distance in range(longest)]
     roles = [key % (len(rules.roles) + 1) - 1 for key in range(max(map(max, keys)) + 1)]
     return _Tables(
         token_class=token_class,
         trainable=trainable,
         matcher=torch.tensor(matcher.steps),
-        finding=torch.tensor(matcher.finding)[torch.tensor(matcher.steps)],
-        step=torch.tensor(machine.step + fresh_step),
-        output=torch.tensor(machine.output + fresh_output),
-        trained=torch.tensor([is_trained(output, rules, policy) for output in outputs]),
-        starts_turn=torch.tensor([int(output.starts_turn) for output in outputs]),
-        may_be_trained=torch.tensor([makes_a_choice(output, rules, policy) for output in outputs]),
+        matches=torch.tensor(matcher.matches_in)[torch.tensor(matcher.steps)],
+        step=torch.tensor(automaton.step + fresh_step),
+        output=torch.tensor(automaton.output + fresh_output),
+        trained=torch.tensor([fate.trained_if_chosen for fate in fates]),
+        starts_turn=torch.tensor([int(fate.starts_turn) for fate in fates]),
+        is_candidate=torch.tensor([fate.is_candidate for fate in fates]),
         end_trained=torch.tensor(
-            [[distance < out.end_length and end_may_be_trained(out, rules, policy) for out in outputs] for distance in range(longest)]
+            [
+                [distance < fate.end_length and (fate.end_trained_always or fate.end_trained_if_chosen) for fate in fates]
+                for distance in range(longest)
+            ]
         ),
         key=torch.tensor(keys),
         role=torch.tensor(roles, dtype=torch.int8),
@@ -235,27 +241,26 @@ def _id_tables(matcher: Matcher, rules: Rules) -> tuple[Tensor, Tensor]:
     return token_class, trainable
 
 
-def _longest_end(machine: Automaton) -> int:
+def _longest_end(fates: Sequence[Fate]) -> int:
     """Return how many tokens the longest end marker has; 1 where there is none, so that no table is empty."""
-    return max(1, *(output.end_length for output in machine.outputs))
+    return max(1, *(fate.end_length for fate in fates))
 
 
-def _key(output: Output, distance: int, longest: int, rules: Rules) -> int:
-    """Return the claim that a step of the machine lays to the token `distance` behind it.
+def _key(fate: Fate, distance: int, longest: int, rules: Rules) -> int:
+    """Return the claim of a fate on the token `distance` after its own.
 
-    Claims go by rank, then hold the role; 0 is none. In rising order: an end marker that nobody has to emit, the later one first; the turn
-    or span that the token is in; an end marker that some role has to emit, again the later one first.
+    A claim is a rank and a role; 0 is none. In rising order: an end marker that no role emits, the later one first; the turn or span that
+    the token is in; an end marker that some role emits, again the later one first.
     """
     claims = [(0, OUTSIDE)]
-    if distance == 0 and output.rule != OUTSIDE:
-        claims.append((longest + 1, role_of(output, rules)))
-    if distance < output.end_length:
-        rule = rules.rules[output.ended]
-        claims.append((longest - distance + (longest + 1) * rule.include_end, rule.role))
+    if distance == 0 and fate.role != OUTSIDE:
+        claims.append((longest + 1, fate.role))
+    if distance < fate.end_length:
+        claims.append((longest - distance + (longest + 1) * fate.end_emitted, fate.end_role))
     rank, role = max(claims)
     return rank * (len(rules.roles) + 1) + role + 1
 
 
 def _emitted_key(longest: int, rules: Rules) -> int:
-    """Return the lowest key of a token in an end marker that some role has to emit."""
+    """Return the lowest key of a token in an end marker that some role emits."""
     return (longest + 2) * (len(rules.roles) + 1)
