@@ -24,7 +24,8 @@ from rolemask.chat_templates.rendering import UnsupportedScenarioError
 from rolemask.chat_templates.scenarios import IMAGE, SCENARIOS
 from rolemask.chat_templates.template import ChatTemplate
 from rolemask.chat_templates.verify import SYNTHETIC
-from rolemask.markers.parse import data_folder
+from rolemask.markers.folders import data_folder
+from rolemask.markers.proofs import proven_hashes, read_proofs
 from rolemask.markers.registry import load_file
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.explain import visible
@@ -83,10 +84,11 @@ def models() -> str:
 
 
 def _verified_on(markers: MarkerSet) -> str:
-    if not markers.verified:
+    proofs = read_proofs(Path(markers.origin))
+    if not proofs:
         return "**not verified**"
-    templates = {entry.sha256 for entry in markers.verified}
-    tokenizers = sorted({entry.tokenizer for entry in markers.verified} - {SYNTHETIC})
+    templates = {proof.sha256 for proof in proofs}
+    tokenizers = sorted({proof.tokenizer for proof in proofs} - {SYNTHETIC})
     count = f"{len(templates)} template{'' if len(templates) == 1 else 's'}"
     return f"{count}; {', '.join(tokenizers)}" if tokenizers else count
 
@@ -204,7 +206,7 @@ def set_for(name: str) -> MarkerSet | None:
     original = files("trl") / "chat_templates" / f"{name}.jinja"
     digest = sha256(original.read_bytes()).hexdigest() if original.is_file() else ""
     for markers in registry():
-        if markers.name == SETS.get(name) or digest in {entry.sha256 for entry in markers.verified}:
+        if markers.name == SETS.get(name) or digest in proven_hashes(Path(markers.origin)):
             return markers
     return None
 
@@ -332,7 +334,7 @@ def differences() -> str:
     lines = [
         "# Where other projects' masks differ",
         "",
-        f"Rendering by `{COMMAND}`; the reasons stand there. `tests/test_peers.py` fails where a difference has none.",
+        f"Written by `{COMMAND}`; the reasons stand there. `tests/test_peers.py` fails where a difference has none.",
         "",
         "## TRL's training templates",
         "",

@@ -1,37 +1,39 @@
-"""Checking files of marker sets: shape, meaning, clashes of names, and the examples."""
+"""`rolemask check`: everything that can be wrong with files of marker sets and with their proofs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rolemask.errors import FileReadError, MarkerSetError, Problem
+from rolemask.markers.proofs import is_proofs_path, orphans, set_path, stale_proofs
 from rolemask.markers.registry import clashes, load_file
-from rolemask.markers.source import read_source, read_text
-from rolemask.markers.spec import MarkerSet
 from rolemask.masking.examples import check_examples
 
 
 def check_files(paths: Sequence[str | Path]) -> list[Problem]:
-    """Check marker-set files and return every problem of every file, sorted; an empty list means that all is well.
+    """Check marker-set files with their proofs, and return every problem of every file, sorted; an empty list if all is well.
 
-    Needs no tokenizer: the examples run on one that is made from the marker set itself.
+    A proofs file may be given too: its marker set is checked. Needs no tokenizer: the examples run on one that is made from the set itself.
     """
-    problems = []
-    files = [Path(path) for path in paths]
-    for path in files:
-        try:
-            markers = load_file(path)
-            problems += check_examples(markers) + _check_verified(markers)
-        except MarkerSetError as error:
-            problems += error.problems
-        except FileReadError as error:
-            problems.append(Problem(str(path), 1, 1, str(error).removeprefix(f"{path}: ")))
+    given = [Path(path) for path in paths]
+    files = list(dict.fromkeys(found for path in given if (found := set_path(path) if is_proofs_path(path) and path.is_file() else path)))
+    problems = [problem for path in files for problem in _check_file(path)]
+    folders = {path.parent.parent if is_proofs_path(path) else path.parent for path in given}
+    problems += [
+        Problem(
+            str(path), 1, 1, f"found proofs of {path.stem!r}, which is no marker set here", "delete the file, or rename it like the set"
+        )
+        for folder in folders
+        for path in orphans(folder)
+    ]
     return sorted(set(problems + clashes([path for path in files if path.is_file()])))
 
 
-def _check_verified(markers: MarkerSet) -> list[Problem]:
-    """Return a problem where the markers have changed since they were verified."""
-    if all(entry.markers == markers.fingerprint for entry in markers.verified):
-        return []
-    line, column = read_source(read_text(Path(markers.origin)), markers.origin).keys["verified",]
-    hint = f"run rolemask verify {markers.name} with --tokenizer or --template, and --write; or remove the block"
-    return [Problem(markers.origin, line, column, "found a proof of other markers: these have changed since they were verified", hint)]
+def _check_file(path: Path) -> Iterator[Problem]:
+    try:
+        markers = load_file(path)
+        yield from check_examples(markers)
+        yield from stale_proofs(markers)
+    except MarkerSetError as error:
+        yield from error.problems
+    except FileReadError as error:
+        yield Problem(str(path), 1, 1, str(error).removeprefix(f"{path}: "))

@@ -1,37 +1,22 @@
 """YAML source -> MarkerSet: the JSON Schema first, then what a schema cannot say."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jsonschema import Draft7Validator
-from jsonschema.exceptions import ValidationError
 
 from rolemask.errors import MarkerSetError, Problem, did_you_mean
+from rolemask.markers.schema import schema_problems
 from rolemask.markers.source import KeyPath, Source
-from rolemask.markers.spec import EndWord, Example, Marker, MarkerSet, Pattern, TokenIds, Verified
+from rolemask.markers.spec import EndWord, Example, Marker, MarkerSet, Pattern, TokenIds
 
 SCHEMA_VERSION = 1
 
 # Text is rendered once per role at load time; strict, so that a misspelt variable is an error and not an empty string.
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-
-
-def data_folder(name: str) -> Path:
-    """Return the folder `registry` or `schemas`: inside the package when installed, at the top of the repository otherwise."""
-    package = Path(__file__).parent.parent
-    packaged = package / name
-    return packaged if packaged.is_dir() else package.parent / name
-
-
-@cache
-def _validator() -> Draft7Validator:
-    schema = json.loads((data_folder("schemas") / "marker-set.schema.json").read_text(encoding="utf-8"))
-    return Draft7Validator(schema)
 
 
 def parse_marker_set(source: Source) -> MarkerSet:
@@ -41,7 +26,7 @@ def parse_marker_set(source: Source) -> MarkerSet:
         MarkerSetError: With every problem of the file, sorted by place.
     """
     problems = list(source.problems)
-    problems += _newer_schema(source) or _schema_problems(source)
+    problems += _newer_schema(source) or list(schema_problems(source, "marker-set"))
     if problems:
         raise MarkerSetError(sorted(problems))
     markers = _read_markers(source, problems)
@@ -64,7 +49,6 @@ def parse_marker_set(source: Source) -> MarkerSet:
             Example(example["text"], tuple(example["trained"]), source.where(("examples", index)))
             for index, example in enumerate(data.get("examples", ()))
         ),
-        verified=tuple(Verified(**(entry | {"shapes": tuple(entry["shapes"])})) for entry in data.get("verified", ())),
         origin=source.path,
     )
 
@@ -75,63 +59,6 @@ def _newer_schema(source: Source) -> list[Problem]:
         message = f"found a marker set of format {version}, expected {SCHEMA_VERSION}"
         return [source.problem(("schema",), message, "this rolemask is too old for it: pip install -U rolemask")]
     return []
-
-
-def _schema_problems(source: Source) -> Iterator[Problem]:
-    for error in _validator().iter_errors(source.data):
-        yield from _explain(source, error)
-
-
-def _explain(source: Source, error: ValidationError) -> Iterator[Problem]:
-    at: KeyPath = tuple(error.absolute_path)
-    schema: Any = error.schema
-    value: Any = error.validator_value
-    instance: Any = error.instance
-    if error.validator == "additionalProperties":
-        known = schema["properties"]
-        for key in (key for key in instance if key not in known):
-            hint = did_you_mean(key, known) or f"known keys: {', '.join(known)}"
-            yield source.problem((*at, key), f"found the unknown key {key!r}", hint, key=True)
-    elif error.validator == "required":
-        for key in (key for key in value if key not in instance):
-            yield source.problem(at, f"the key {key!r} is missing", f"expected: {schema['properties'][key]['description']}")
-    elif error.validator in ("anyOf", "oneOf", "allOf") and (inner := _deepest(error.context or ())):
-        yield from _explain(source, inner)
-    else:
-        expected = schema.get("description") or _description(at)
-        yield source.problem(at, f"found {_shown(error.instance)}, expected: {expected}")
-
-
-def _deepest(errors: Iterable[ValidationError]) -> ValidationError | None:
-    """Of the failed alternatives, the error inside the one that has the right kind; None where none has."""
-    leaves = list(_leaves(errors))
-    outer = min((len(error.absolute_path) for error in leaves), default=0)
-    inside = [error for error in leaves if len(error.absolute_path) > outer or error.validator == "additionalProperties"]
-    return max(inside, key=lambda error: len(error.absolute_path), default=None)
-
-
-def _leaves(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
-    for error in errors:
-        if error.context:
-            yield from _leaves(error.context)
-        else:
-            yield error
-
-
-def _description(at: KeyPath) -> str:
-    """Return the description of the property at `at`, walking the schema by the path alone."""
-    names = [key for key in at if isinstance(key, str)]
-    schema: Any = _validator().schema
-    places = (schema["properties"], *(part.get("properties", {}) for part in schema["definitions"].values()))
-    for properties in reversed(places):
-        if names and names[-1] in properties and "description" in properties[names[-1]]:
-            return str(properties[names[-1]]["description"])
-    return str(schema["description"])
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if value is not None else "nothing"
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from rolemask.errors import FileReadError, MarkerSetError, Problem, UnknownMarkerSetError, did_you_mean
-from rolemask.markers.parse import data_folder, parse_marker_set
+from rolemask.markers.folders import data_folder
+from rolemask.markers.parse import parse_marker_set
 from rolemask.markers.source import read_source, read_text
 from rolemask.markers.spec import MarkerSet
 

@@ -72,21 +72,6 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What `rolemask verify --write` wrote: the shapes of conversation that came out right on one template and tokenizer.
-
-    `markers` is the fingerprint of the set as it was then, `rolemask` the version that wrote it.
-    """
-
-    template: str
-    sha256: str
-    tokenizer: str
-    shapes: tuple[str, ...]
-    markers: str
-    rolemask: str
-
-
-@dataclass(frozen=True)
 class MarkerSet:
     """Everything known about one chat format. Made by `rolemask.load`, or by `from_role_boundaries`."""
 
@@ -100,7 +85,6 @@ class MarkerSet:
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     source: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
     examples: tuple[Example, ...] = ()
-    verified: tuple[Verified, ...] = ()
     origin: str = field(default="", compare=False)
 
     @property
@@ -115,7 +99,7 @@ class MarkerSet:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides which tokens are trained: another one means that what was verified was another set."""
+        """A hash of everything that decides which tokens are trained. Proofs name it, and are stale once it changes."""
         decisive = (
             [(*(getattr(marker, name) for name in _DECISIVE),) for marker in self.markers],
             self.special_tokens,

@@ -7,7 +7,7 @@ from yaml_texts import GOOD
 
 from rolemask.check import check_files
 from rolemask.errors import FileReadError, MarkerSetError
-from rolemask.markers.parse import data_folder
+from rolemask.markers.folders import data_folder
 from rolemask.markers.registry import load_file
 from rolemask.markers.spec import EndWord, TokenIds
 
