@@ -1,4 +1,4 @@
-"""The errors that rolemask raises, and the form in which a problem in a file is told.
+"""The errors that rolemask raises, and problems in files with their places.
 
 ::
 
@@ -30,22 +30,32 @@ class RoleMaskError(Exception):
 
 
 @dataclass(frozen=True, order=True)
-class Problem:
-    """One complaint about a file. Lines and columns count from 1."""
+class Place:
+    """A place in a file: ``path:line:column``, counted from 1; line 0 is a place without lines, such as ``role_boundaries[0]``."""
 
     path: str
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong with a file, where, and a hint what to do."""
+
+    place: Place
     message: str
     hint: str = ""
 
     def __str__(self) -> str:
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.path}:{self.line}:{self.column}: {self.message}{hint}"
+        return f"{self.place}: {self.message}{hint}"
 
 
 class MarkerSetError(RoleMaskError, ValueError):
-    """A marker set is malformed. `problems` holds every complaint, not only the first."""
+    """A marker set is malformed. `problems` lists everything that is wrong."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rolemask.errors import FileReadError, MarkerSetError, Problem
+from rolemask.errors import FileReadError, MarkerSetError, Place, Problem
 from rolemask.markers.schema import schema_problems, validator
 from rolemask.markers.source import Source, read_source, read_text
 from rolemask.markers.spec import MarkerSet
@@ -78,9 +78,9 @@ def read_proofs(path: Path) -> tuple[Proof, ...]:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise MarkerSetError([Problem(str(file), error.lineno, error.colno, f"not valid JSON: {error.msg}")]) from error
+        raise MarkerSetError([Problem(Place(str(file), error.lineno, error.colno), f"not valid JSON: {error.msg}")]) from error
     except RecursionError as error:
-        raise MarkerSetError([Problem(str(file), 1, 1, "not a file of proofs: nested too deeply")]) from error
+        raise MarkerSetError([Problem(Place(str(file), 1, 1), "not a file of proofs: nested too deeply")]) from error
     if not validator("proofs").is_valid(data):
         raise MarkerSetError(sorted(set(schema_problems(_placed(text, file), "proofs"))))
     return tuple(

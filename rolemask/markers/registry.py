@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from rolemask.errors import FileReadError, MarkerSetError, Problem, UnknownMarkerSetError, did_you_mean
+from rolemask.errors import FileReadError, MarkerSetError, Place, Problem, UnknownMarkerSetError, did_you_mean
 from rolemask.markers.folders import data_folder
 from rolemask.markers.parse import parse_marker_set
 from rolemask.markers.source import read_source, read_text
@@ -153,7 +153,7 @@ def _clash(name: str, path: Path, other: Path) -> Problem:
     try:
         return read_source(read_text(path), str(path)).problem(("aliases",), message, hint)
     except (MarkerSetError, FileReadError):
-        return Problem(str(path), 1, 1, message, hint)
+        return Problem(Place(str(path), 1, 1), message, hint)
 
 
 def _sentence(hint: str) -> str:

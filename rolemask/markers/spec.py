@@ -6,6 +6,8 @@ from enum import Enum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
+from rolemask.errors import Place
+
 if TYPE_CHECKING:
     from rolemask.masker import Masker
 
@@ -56,7 +58,7 @@ class Marker:
     within: str | None = None
     start_owner: Literal["span", "turn"] = "span"
     follows_turn: bool = False
-    where: str = field(default="", compare=False)
+    where: Place = field(default=Place(""), compare=False)
 
 
 _DECISIVE = [entry.name for entry in fields(Marker) if entry.name != "where"]
@@ -68,7 +70,7 @@ class Example:
 
     text: str
     trained: tuple[str, ...]
-    where: str = field(default="", compare=False)
+    where: Place = field(default=Place(""), compare=False)
 
 
 @dataclass(frozen=True)
