@@ -3,18 +3,18 @@
 ::
 
     RoleMaskError
-    ├── MarkerSetError(ValueError)            a YAML file or a `role_boundaries` list is wrong; `.problems` lists everything
+    ├── MarkerSetError(ValueError)            a YAML file, a proofs file or a `role_boundaries` list is malformed; see `.problems`
     ├── UnknownMarkerSetError(LookupError)    no marker set has this name
     ├── UndetectedError(LookupError)          no marker set fits this model
     ├── FileReadError(OSError)                a file cannot be read
     ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer
     ├── TemplateMismatchError(ValueError)     the chat template of this tokenizer does not follow the markers
     ├── UnsupportedTokenizerError(TypeError)  rolemask cannot read this object's vocabulary
-    ├── PolicyError(ValueError)               an unknown role, or an option with a wrong value
-    ├── InputError(ValueError)                `input_ids`, `labels` or `attention_mask` of a wrong shape, dtype or kind
-    ├── EmptyRowError(ValueError)             a row in which nothing is trained, with `on_empty="error"`
-    ├── ChatError(ValueError)                 a chat file that is not a chat
-    └── MissingExtraError(ImportError)        a package of an extra is not installed
+    ├── PolicyError(ValueError)               an unknown role, or a wrong value of an option
+    ├── InputError(ValueError)                `input_ids`, `labels` or `attention_mask` have the wrong shape, dtype or type
+    ├── EmptyRowError(ValueError)             nothing is trained in a row, and `on_empty="error"`
+    ├── ChatError(ValueError)                 a chat file is malformed, or there is no chat template
+    └── MissingExtraError(ImportError)        an optional package is not installed
 """
 
 import importlib
@@ -90,11 +90,11 @@ class UnsupportedTokenizerError(RoleMaskError, TypeError):
 
 
 class PolicyError(RoleMaskError, ValueError):
-    """An unknown role, or an option with a wrong value."""
+    """A role is unknown, or an option has a wrong value."""
 
 
 class InputError(RoleMaskError, ValueError):
-    """Token ids, labels or an attention mask of a wrong shape, dtype or kind."""
+    """Token ids, labels or an attention mask have the wrong shape, dtype or type."""
 
 
 class EmptyRowError(RoleMaskError, ValueError):
@@ -102,11 +102,11 @@ class EmptyRowError(RoleMaskError, ValueError):
 
 
 class ChatError(RoleMaskError, ValueError):
-    """A chat file that is not a chat."""
+    """A chat file is malformed, or there is no chat template."""
 
 
 class MissingExtraError(RoleMaskError, ImportError):
-    """A package that belongs to an extra is not installed."""
+    """An optional package is not installed; the message names the extra to install."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -116,10 +116,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def require(module: str, *, extra: str, needed_for: str) -> ModuleType:
-    """Import `module`, or say which extra brings it.
+    """Import `module`.
 
     Raises:
-        MissingExtraError: The module is not installed.
+        MissingExtraError: The module is not installed; names the extra that installs it.
     """
     try:
         return importlib.import_module(module)

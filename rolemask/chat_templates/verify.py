@@ -18,7 +18,7 @@ from rolemask.matching.compiler import compile_rules, rules_for
 from rolemask.matching.toy_tokenizer import DEFAULT_EOS, ToyTokenizer
 
 SYNTHETIC = "synthetic"
-"""The name of the tokenizer that is built for the proof, where the model's own is not at hand."""
+"""The name of the tokenizer that is built for a proof without the model's own."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> V
 
 
 def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> Path:
-    """Write what was proven into the proofs file of a marker set, and return the path of that file.
+    """Write proofs into the proofs file of a marker set, and return its path.
 
-    What was proven on other templates stays, unless it is stale. What differs is not written.
+    Other proofs stay, unless they are stale. A verification with a difference is not written.
 
     Raises:
         FileReadError: The set is not a file, or its proofs file cannot be read or written.
@@ -102,7 +102,7 @@ def write_verified(markers: MarkerSet, verifications: Sequence[Verification], ve
     """
     path = Path(markers.origin)
     if not path.is_file():
-        raise FileReadError(f"{path}: is not a file, so proofs have no place beside it")
+        raise FileReadError(f"{path}: is not a file, so its proofs cannot be written beside it")
     kept = [proof for proof in read_proofs(path) if not proof.is_stale(markers)]
     new = [_proof(markers, one, version) for one in verifications if one.ok]
     by_case = {(proof.sha256, proof.tokenizer): proof for proof in (*kept, *new)}

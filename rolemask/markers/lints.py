@@ -1,4 +1,4 @@
-"""What is wrong with a marker set beyond its schema: one function per mistake.
+"""Mistakes that a JSON Schema cannot find: one function each.
 
 Each lint takes the source and its markers, one per role and each with the path of its entry, and yields the problems it finds.
 """
@@ -18,7 +18,7 @@ PATTERN_KEYS = ("start", "end", "header_end")
 
 
 def name_differs_from_file(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
-    """Find a name other than the file's: nobody could load the set by it."""
+    """Find a name that is not the file's: sets are loaded by the name of the file."""
     name, path = source.data["name"], Path(source.path)
     if path.suffix in (".yaml", ".yml") and path.stem != name:
         yield source.problem(("name",), f"found the name {name!r} in the file {path.name}", f"rename one: {name}.yaml")

@@ -1,4 +1,4 @@
-"""The JSON Schemas in `schemas/`, and what is wrong with a document in plain words."""
+"""Checks documents against the JSON Schemas in `schemas/`, with messages in plain words."""
 
 import json
 from collections.abc import Iterable, Iterator

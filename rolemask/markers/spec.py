@@ -1,4 +1,4 @@
-"""What a marker set is, as plain frozen data. Reads no file and knows no tokenizer."""
+"""`MarkerSet` and `Marker`: plain frozen data, without files or tokenizers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rolemask.masker import Masker
 
 IGNORE_INDEX = -100
-"""The label of a token that does not count in the loss (the default of torch.nn.CrossEntropyLoss)."""
+"""The label of a token without loss: the default of torch.nn.CrossEntropyLoss."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ Pattern = str | TokenIds
 
 
 class EndWord(Enum):
-    """The ends that are not written out."""
+    """End markers that are words instead of text."""
 
     EOS_TOKEN = "eos_token"
     """The tokenizer's EOS token."""
     NEXT_START = "next_start"
-    """The first token of whatever turn starts next."""
+    """The first token of the next turn, whatever its role."""
 
     def __str__(self) -> str:
         return self.value
@@ -42,10 +42,10 @@ class EndWord(Enum):
 
 @dataclass(frozen=True)
 class Marker:
-    """How the turns (or, with `within`, the spans) of one role start and end.
+    """How the turns of one role start and end; with `within`, its spans inside the turns of that role.
 
-    `start`, `end` and `header_end` are alternatives, of which the longest that matches counts. An empty `end` means
-    that the turn runs to the end of the sequence. `where` is the place of the declaration, for messages.
+    `start`, `end` and `header_end` hold alternatives: the longest that matches wins. Without an `end`, the turn runs to the end of the
+    sequence. `where` is the place in the YAML file, for messages.
     """
 
     role: str
@@ -66,7 +66,7 @@ _DECISIVE = [entry.name for entry in fields(Marker) if entry.name != "where"]
 
 @dataclass(frozen=True)
 class Example:
-    """A text, and the stretches of it that are trained when only the assistant is. `where` is its place, for messages."""
+    """A text, and the parts of it that are trained with the default policy. `where` is the place in the YAML file, for messages."""
 
     text: str
     trained: tuple[str, ...]
@@ -75,7 +75,12 @@ class Example:
 
 @dataclass(frozen=True)
 class MarkerSet:
-    """Everything known about one chat format. Made by `rolemask.load`, or by `from_role_boundaries`."""
+    """Everything known about one chat format. Comes from `rolemask.load` or `from_role_boundaries`.
+
+    >>> import rolemask
+    >>> rolemask.load("chatml").roles
+    ('system', 'user', 'assistant', 'tool', 'other')
+    """
 
     name: str
     title: str
@@ -91,17 +96,17 @@ class MarkerSet:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Every role that has a marker, in the order of declaration."""
+        """The roles, in the order of the file."""
         return tuple(dict.fromkeys(marker.role for marker in self.markers))
 
     @property
     def media_tokens(self) -> tuple[str, ...]:
-        """The placeholder and delimiter tokens of all media; `*` in one stands for any text."""
+        """The placeholder and delimiter tokens of all media; `*` in a token stands for any text."""
         return tuple(dict.fromkeys(token for tokens in self.media.values() for token in tokens))
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that decides which tokens are trained. Proofs name it, and are stale once it changes."""
+        """A hash of everything that decides which tokens are trained. A proof is stale if it names another one."""
         decisive = (
             [(*(getattr(marker, name) for name in _DECISIVE),) for marker in self.markers],
             self.special_tokens,
@@ -116,10 +121,10 @@ class MarkerSet:
         Raises:
             TokenizerMismatchError: A marker does not exist in this tokenizer.
             TemplateMismatchError: Its chat template does not follow the markers; see `self_check`.
-            UnsupportedTokenizerError: rolemask cannot read the object's vocabulary.
+            UnsupportedTokenizerError: rolemask cannot read the vocabulary.
             PolicyError: A role is unknown, or an option has a wrong value.
         """
-        # The one call against the direction of imports: it makes `load(...).compile(...)` readable.
+        # Imports against the direction of the layers, so that `load(...).compile(...)` reads well.
         from rolemask.masker import Masker
 
         return Masker(self, tokenizer, **policy)
@@ -130,10 +135,10 @@ class MarkerSet:
     ) -> "MarkerSet":
         """Read Axolotl's `role_boundaries`.
 
-        A non-empty list replaces the markers of `base` wholesale and keeps its media tokens; None and ``[]`` give `base` as it is.
+        A non-empty list replaces all markers of `base` and keeps its media tokens. None and ``[]`` return `base` unchanged.
 
         Raises:
-            MarkerSetError: An entry is malformed, or there is neither a list nor a base. Entries count from 0.
+            MarkerSetError: An entry is malformed (entries count from 0), or there is neither a list nor a base.
         """
         from rolemask.markers.role_boundaries import read_role_boundaries
 

@@ -28,7 +28,7 @@ def test_a_good_file_has_no_problem(tmp_path: Path) -> None:
         ("    start:", "    strat:", "toy.yaml:5:5: the key 'start' is missing (expected: The header"),
         ("    start:", "    strat:", "toy.yaml:6:5: found the unknown key 'strat' (did you mean 'start'?)"),
         ("    end:", "    colour: red\n    end:", "toy.yaml:7:5: found the unknown key 'colour' (known keys: role, start, end,"),
-        ("name: toy", "name: Toy!", "toy.yaml:1:7: found 'Toy!', expected: The name users load it by"),
+        ("name: toy", "name: Toy!", "toy.yaml:1:7: found 'Toy!', expected: The name to load it by"),
         ("name: toy", "name: toy\nname: toy", "toy.yaml:2:1: found the key 'name' again, expected it once (first on line 1)"),
         ("name: toy", "name: toy\n1: x", "toy.yaml:2:1: found the key 1, expected text (quote it)"),
         ("name: toy", "name: toy\nschema: 2", "toy.yaml:2:9: found a marker set of format 2, expected 1 (this rolemask is too old"),
