@@ -1,37 +1,45 @@
-"""Checking files of marker sets: shape, meaning, clashes of names, and the examples."""
+"""`rolemask check`: everything that can be wrong with files of marker sets and with their proofs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rolemask.errors import FileReadError, MarkerSetError, Problem
+from rolemask.errors import FileReadError, MarkerSetError, Place, Problem
+from rolemask.markers.proofs import is_proofs_path, orphans, set_path, stale_proofs
 from rolemask.markers.registry import clashes, load_file
-from rolemask.markers.source import read_source, read_text
-from rolemask.markers.spec import MarkerSet
 from rolemask.masking.examples import check_examples
 
 
 def check_files(paths: Sequence[str | Path]) -> list[Problem]:
-    """Check marker-set files and return every problem of every file, sorted; an empty list means that all is well.
+    """Check files of marker sets, with their proofs, and return every problem, sorted; an empty list if all is well.
 
-    Needs no tokenizer: the examples run on one that is made from the marker set itself.
+    For a proofs file, its marker set is checked. No tokenizer is needed: the examples run on one made from the marker set.
     """
-    problems = []
-    files = [Path(path) for path in paths]
-    for path in files:
-        try:
-            markers = load_file(path)
-            problems += check_examples(markers) + _check_verified(markers)
-        except MarkerSetError as error:
-            problems += error.problems
-        except FileReadError as error:
-            problems.append(Problem(str(path), 1, 1, str(error).removeprefix(f"{path}: ")))
-    return sorted(set(problems + clashes([path for path in files if path.is_file()])))
+    given = [Path(path) for path in paths]
+    files = [path for path in dict.fromkeys(map(_set_file, given)) if path is not None]
+    folders = {path.parent.parent if is_proofs_path(path) else path.parent for path in given}
+    problems = [problem for path in files for problem in _check_set(path)]
+    problems += [problem for folder in folders for problem in _check_orphans(folder)]
+    problems += clashes([path for path in files if path.is_file()])
+    return sorted(set(problems))
 
 
-def _check_verified(markers: MarkerSet) -> list[Problem]:
-    """Return a problem where the markers have changed since they were verified."""
-    if all(entry.markers == markers.fingerprint for entry in markers.verified):
-        return []
-    line, column = read_source(read_text(Path(markers.origin)), markers.origin).keys["verified",]
-    hint = f"run rolemask verify {markers.name} with --tokenizer or --template, and --write; or remove the block"
-    return [Problem(markers.origin, line, column, "found a proof of other markers: these have changed since they were verified", hint)]
+def _set_file(path: Path) -> Path | None:
+    """Return the file to check: for a proofs file, that of its marker set, or None if there is none."""
+    return set_path(path) if is_proofs_path(path) and path.is_file() else path
+
+
+def _check_set(path: Path) -> Iterator[Problem]:
+    try:
+        markers = load_file(path)
+        yield from check_examples(markers)
+        yield from stale_proofs(markers)
+    except MarkerSetError as error:
+        yield from error.problems
+    except FileReadError as error:
+        yield Problem(Place(str(path), 1, 1), str(error).removeprefix(f"{path}: "))
+
+
+def _check_orphans(folder: Path) -> Iterator[Problem]:
+    for path in orphans(folder):
+        message = f"found proofs of {path.stem!r}, which is no marker set here"
+        yield Problem(Place(str(path), 1, 1), message, "delete the file, or rename it like the set")

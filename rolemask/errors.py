@@ -1,20 +1,20 @@
-"""The errors that rolemask raises, and the form in which a problem in a file is told.
+"""The errors that rolemask raises, and problems in files with their places.
 
 ::
 
     RoleMaskError
-    ├── MarkerSetError(ValueError)            a YAML file or a `role_boundaries` list is wrong; `.problems` lists everything
+    ├── MarkerSetError(ValueError)            a YAML file, a proofs file or a `role_boundaries` list is malformed; see `.problems`
     ├── UnknownMarkerSetError(LookupError)    no marker set has this name
     ├── UndetectedError(LookupError)          no marker set fits this model
     ├── FileReadError(OSError)                a file cannot be read
     ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer
     ├── TemplateMismatchError(ValueError)     the chat template of this tokenizer does not follow the markers
     ├── UnsupportedTokenizerError(TypeError)  rolemask cannot read this object's vocabulary
-    ├── PolicyError(ValueError)               an unknown role, or an option with a wrong value
-    ├── InputError(ValueError)                `input_ids`, `labels` or `attention_mask` of a wrong shape, dtype or kind
-    ├── EmptyRowError(ValueError)             a row in which nothing is trained, with `on_empty="error"`
-    ├── ChatError(ValueError)                 a chat file that is not a chat
-    └── MissingExtraError(ImportError)        a package of an extra is not installed
+    ├── PolicyError(ValueError)               an unknown role, or a wrong value of an option
+    ├── InputError(ValueError)                `input_ids`, `labels` or `attention_mask` have the wrong shape, dtype or type
+    ├── EmptyRowError(ValueError)             nothing is trained in a row, and `on_empty="error"`
+    ├── ChatError(ValueError)                 a chat file is malformed, or there is no chat template
+    └── MissingExtraError(ImportError)        an optional package is not installed
 """
 
 import importlib
@@ -30,22 +30,32 @@ class RoleMaskError(Exception):
 
 
 @dataclass(frozen=True, order=True)
-class Problem:
-    """One complaint about a file. Lines and columns count from 1."""
+class Place:
+    """A place in a file: ``path:line:column``, counted from 1; line 0 is a place without lines, such as ``role_boundaries[0]``."""
 
     path: str
-    line: int
-    column: int
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong with a file, where, and a hint what to do."""
+
+    place: Place
     message: str
     hint: str = ""
 
     def __str__(self) -> str:
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.path}:{self.line}:{self.column}: {self.message}{hint}"
+        return f"{self.place}: {self.message}{hint}"
 
 
 class MarkerSetError(RoleMaskError, ValueError):
-    """A marker set is malformed. `problems` holds every complaint, not only the first."""
+    """A marker set is malformed. `problems` lists everything that is wrong."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -80,11 +90,11 @@ class UnsupportedTokenizerError(RoleMaskError, TypeError):
 
 
 class PolicyError(RoleMaskError, ValueError):
-    """An unknown role, or an option with a wrong value."""
+    """A role is unknown, or an option has a wrong value."""
 
 
 class InputError(RoleMaskError, ValueError):
-    """Token ids, labels or an attention mask of a wrong shape, dtype or kind."""
+    """Token ids, labels or an attention mask have the wrong shape, dtype or type."""
 
 
 class EmptyRowError(RoleMaskError, ValueError):
@@ -92,11 +102,11 @@ class EmptyRowError(RoleMaskError, ValueError):
 
 
 class ChatError(RoleMaskError, ValueError):
-    """A chat file that is not a chat."""
+    """A chat file is malformed, or there is no chat template."""
 
 
 class MissingExtraError(RoleMaskError, ImportError):
-    """A package that belongs to an extra is not installed."""
+    """An optional package is not installed; the message names the extra to install."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -106,10 +116,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def require(module: str, *, extra: str, needed_for: str) -> ModuleType:
-    """Import `module`, or say which extra brings it.
+    """Import `module`.
 
     Raises:
-        MissingExtraError: The module is not installed.
+        MissingExtraError: The module is not installed; names the extra that installs it.
     """
     try:
         return importlib.import_module(module)

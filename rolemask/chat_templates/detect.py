@@ -14,6 +14,7 @@ from rolemask.chat_templates.rendering import looks_special
 from rolemask.chat_templates.scenarios import SCENARIOS
 from rolemask.chat_templates.template import ChatTemplate, templates_of
 from rolemask.errors import RoleMaskError, UndetectedError, UnsupportedTokenizerError
+from rolemask.markers.proofs import proven_hashes
 from rolemask.markers.registry import glance, load_file, registered
 from rolemask.markers.spec import MarkerSet
 from rolemask.masking.policy import choice
@@ -128,9 +129,8 @@ def _candidates(identity: _Identity) -> list[_Candidate]:
     for path in registered():
         data = glance(path)
         match = data.get("match") or {}
-        hashes = {entry.get("sha256") for entry in data.get("verified") or ()}
         grounds = (
-            identity.template is not None and identity.template.sha256 in hashes,
+            identity.template is not None and identity.template.sha256 in proven_hashes(path),
             any(fnmatchcase(model.lower(), pattern.lower()) for model in identity.model_ids for pattern in match.get("model_id") or ()),
             bool(identity.model_types & set(match.get("model_type") or ())),
             bool(identity.processors & set(match.get("processor") or ())),

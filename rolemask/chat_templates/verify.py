@@ -1,10 +1,8 @@
 """`rolemask verify`: a marker set against a model's own chat template and tokenizer, over conversations of many shapes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from rolemask.chat_templates.compare import ScenarioResult, prove
@@ -13,17 +11,14 @@ from rolemask.chat_templates.rendering import UnsupportedScenarioError, looks_sp
 from rolemask.chat_templates.scenarios import SCENARIOS
 from rolemask.chat_templates.template import ChatTemplate, plain_name, read_templates, templates_of, variables_of
 from rolemask.errors import ChatError, FileReadError
+from rolemask.markers.proofs import SEMANTICS, Proof, proofs_path, read_proofs, write_proofs
 from rolemask.markers.registry import load
-from rolemask.markers.source import read_source, read_text
-from rolemask.markers.spec import MarkerSet, Verified
+from rolemask.markers.spec import MarkerSet
 from rolemask.matching.compiler import compile_rules, rules_for
 from rolemask.matching.toy_tokenizer import DEFAULT_EOS, ToyTokenizer
 
 SYNTHETIC = "synthetic"
-"""The name of the tokenizer that is built for the proof, where the model's own is not at hand."""
-
-_WIDTH = 140  # of a line in the file
-_NO_BREAK = "\N{NO-BREAK SPACE}"
+"""The name of the tokenizer that is built for a proof without the model's own."""
 
 
 @dataclass(frozen=True)
@@ -96,51 +91,33 @@ def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> V
     return Verification(markers.name, template, SYNTHETIC, tuple(prove(rules, template, SCENARIOS, more_special_tokens=special_tokens)))
 
 
-def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> None:
-    """Write the `verified` block of a marker set's file, in place of the one it has; nothing else of the file changes.
+def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> Path:
+    """Write proofs into the proofs file of a marker set, and return its path.
 
-    What was proven on other templates stays, as long as the markers are the same.
+    Other proofs stay, unless they are stale. A verification with a difference is not written.
 
     Raises:
-        FileReadError: The file cannot be read or written.
+        FileReadError: The set is not a file, or its proofs file cannot be read or written.
+        MarkerSetError: Its proofs file is malformed.
     """
     path = Path(markers.origin)
-    fingerprint = markers.fingerprint
-    new = [
-        Verified(one.template.name, one.template.sha256, one.tokenizer, one.passed, fingerprint, version) for one in verifications if one.ok
-    ]
-    kept = [entry for entry in markers.verified if entry.markers == fingerprint]
-    by_proof = {(entry.sha256, entry.tokenizer): entry for entry in (*kept, *new)}
-    entries = sorted(by_proof.values(), key=lambda entry: (entry.template, entry.tokenizer))
-    text = read_text(path)
-    lines = text.splitlines(keepends=True)
-    place = read_source(text, str(path)).keys.get(("verified",))
-    first = len(lines) if place is None else place[0] - 1
-    last = first + 1
-    while last < len(lines) and lines[last].startswith((" ", "-")):
-        last += 1
-    head = "".join(lines[:first])
-    block = _block(entries) if entries else ""
-    try:
-        path.write_text(head + ("" if head.endswith("\n") else "\n") + block + "".join(lines[last:]), encoding="utf-8")
-    except OSError as error:
-        raise FileReadError(f"{path}: cannot be written: {error.strerror or error}") from error
+    if not path.is_file():
+        raise FileReadError(f"{path}: is not a file, so its proofs cannot be written beside it")
+    kept = [proof for proof in read_proofs(path) if not proof.is_stale(markers)]
+    new = [_proof(markers, one, version) for one in verifications if one.ok]
+    by_case = {(proof.sha256, proof.tokenizer): proof for proof in (*kept, *new)}
+    write_proofs(path, list(by_case.values()))
+    return proofs_path(path)
 
 
-def _block(entries: Sequence[Verified]) -> str:
-    lines = ["verified:                            # written by `rolemask verify --write`"]
-    for entry in entries:
-        lines.append(f"  - template: {_quoted(entry.template)}")
-        lines.append(f"    sha256: {_quoted(entry.sha256)}")
-        lines.append(f"    tokenizer: {_quoted(entry.tokenizer)}")
-        lines.append(f"    markers: {_quoted(entry.markers)}")
-        lines.append(f"    rolemask: {_quoted(entry.rolemask)}")
-        # The blanks inside the names are no places to break a line at.
-        shapes = ", ".join(_quoted(shape).replace(" ", _NO_BREAK) for shape in entry.shapes)
-        wrapped = wrap(f"shapes: [{shapes}]", _WIDTH, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False)
-        lines += [line.replace(_NO_BREAK, " ") for line in wrapped]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _proof(markers: MarkerSet, one: Verification, version: str) -> Proof:
+    return Proof(
+        template=one.template.name,
+        sha256=one.template.sha256,
+        tokenizer=one.tokenizer,
+        passed=one.passed,
+        not_supported=tuple(shape.shape for shape in one.shapes if shape.status == "not supported"),
+        markers=markers.fingerprint,
+        semantics=SEMANTICS,
+        rolemask=version,
+    )

@@ -127,7 +127,7 @@ def check(files: tuple[str, ...]) -> None:
 @click.argument("name")
 @_tokenizer_option
 @click.option("--template", "files", multiple=True, metavar="FILE", help="A chat template: Jinja, or JSON with the key chat_template.")
-@click.option("--write", is_flag=True, help="Write what was proven into the YAML file.")
+@click.option("--write", is_flag=True, help="Write the proofs into proofs/NAME.json beside the YAML file.")
 @click.option("--show", "shown", metavar="SHAPE", help="Also show what is trained, and what should be, in this shape of conversation.")
 def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: bool, shown: str | None) -> None:
     """Hold the marker set NAME to a model's own chat template. Exit 1 on a difference.
@@ -147,8 +147,8 @@ def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: boo
     for one in found:
         _print_verification(console, one, shown)
     if write:
-        write_verified(markers, found, rolemask.__version__)
-        click.echo(f"wrote {markers.origin}")
+        path = write_verified(markers, found, rolemask.__version__)
+        click.echo(f"wrote {path}" if path.is_file() else "nothing proven, nothing written")
     sys.exit(0 if all(one.ok for one in found) else PROBLEMS)
 
 

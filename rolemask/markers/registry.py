@@ -1,4 +1,4 @@
-"""Finding marker sets: by name, by alias, by path; in the user's folders, in the built-in registry, in other installed packages."""
+"""Finds the file of a marker set, by name, alias or path: in your folders, the built-in registry, installed packages."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,36 +10,37 @@ from typing import Any
 
 import yaml
 
-from rolemask.errors import FileReadError, MarkerSetError, Problem, UnknownMarkerSetError, did_you_mean
-from rolemask.markers.parse import data_folder, parse_marker_set
+from rolemask.errors import FileReadError, MarkerSetError, Place, Problem, UnknownMarkerSetError, did_you_mean
+from rolemask.markers.folders import data_folder
+from rolemask.markers.parse import parse_marker_set
 from rolemask.markers.source import read_source, read_text
 from rolemask.markers.spec import MarkerSet
 
 FOLDERS_VARIABLE = "ROLEMASK_REGISTRY"
-"""Environment variable: folders of marker sets, separated like PATH, that win over the built-in registry."""
+"""Environment variable: folders of marker sets, separated like PATH. They take precedence over the built-in registry."""
 
 ENTRY_POINTS = "rolemask.marker_sets"
-"""The entry point group by which an installed package offers marker sets: each names a package whose folder holds the YAML files."""
+"""Entry point group for packages with marker sets. Each entry names a package whose folder contains the YAML files."""
 
-# The C loader is ten times as fast; what is read with it only tells where a name is to be looked for.
+# The C loader is ten times as fast. It serves lookups only; `load_file` reads a file with places and checks it.
 _QUICK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load(name: str | Path, *, registry: str | Path | None = None) -> MarkerSet:
     """Load a marker set by name, alias or path to a YAML file.
 
-    Looked into are the folder `registry`, the folders of the environment variable ROLEMASK_REGISTRY, then the built-in registry and what
-    other packages offer (entry points `rolemask.marker_sets`). A file takes the place of one with its name in a later one of these;
-    any other name that two files share is an error.
-
-    Raises:
-        UnknownMarkerSetError: No marker set has this name.
-        MarkerSetError: The file is malformed, or another one has the name too; lists every problem.
-        FileReadError: The file or folder cannot be read.
-
     >>> import rolemask
     >>> rolemask.load("gemma-4").name
     'gemma4'
+
+    Names are looked up in the folder `registry`, then in the folders of the environment variable ROLEMASK_REGISTRY, then in the built-in
+    registry and in installed packages (entry points `rolemask.marker_sets`). A file replaces any later one of the same name. Apart from
+    that, two files must not share a name or alias.
+
+    Raises:
+        UnknownMarkerSetError: No marker set has this name.
+        MarkerSetError: The file is malformed, or another file has the same name; lists every problem.
+        FileReadError: The file or folder cannot be read.
     """
     text = str(name)
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
@@ -66,12 +67,12 @@ def available(*, registry: str | Path | None = None) -> list[str]:
 
 
 def registered(registry: str | Path | None = None) -> list[Path]:
-    """Return the file of every marker set, less those in whose place another one stands."""
-    return list(_standing(_levels(registry)))
+    """Return the file of every marker set, without those that another file replaces."""
+    return list(_files_by_precedence(_levels(registry)))
 
 
 def glance(path: Path) -> dict[str, Any]:
-    """Return what a file says, unchecked: enough to see whether it is worth loading. Empty where it cannot be read."""
+    """Return the content of a file, quickly and unchecked, to decide whether to load it. Empty if it cannot be read."""
     return _glance(path, path.stat().st_mtime_ns)
 
 
@@ -85,7 +86,7 @@ def _glance(path: Path, modified: int) -> dict[str, Any]:
 
 
 def _levels(registry: str | Path | None) -> list[list[Path]]:
-    """Return the folders, those that win first; of the folders in one level none wins over another."""
+    """Return the folders by precedence. Folders in one level have the same precedence."""
     given = [] if registry is None else [Path(registry)]
     named = [Path(folder) for folder in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if folder]
     for folder in (*given, *named):
@@ -95,14 +96,14 @@ def _levels(registry: str | Path | None) -> list[list[Path]]:
 
 
 def _packaged() -> Iterator[Path]:
-    """Yield the folders that installed packages offer, without importing them."""
+    """Yield the folders of installed packages, without importing them."""
     for entry in entry_points(group=ENTRY_POINTS):
         found = find_spec(entry.value)
         for location in (found.submodule_search_locations or ()) if found is not None else ():
             yield Path(location)
 
 
-def _standing(levels: Sequence[Sequence[Path]]) -> Iterator[Path]:
+def _files_by_precedence(levels: Sequence[Sequence[Path]]) -> Iterator[Path]:
     taken: set[str] = set()
     for level in levels:
         files = [path for folder in level for path in _files(folder) if path.stem not in taken]
@@ -111,9 +112,9 @@ def _standing(levels: Sequence[Sequence[Path]]) -> Iterator[Path]:
 
 
 def _index(levels: Sequence[Sequence[Path]]) -> dict[str, list[Path]]:
-    """Return name or alias -> the files that have it, which should be one. One bad file must not hide the others."""
+    """Return name or alias -> the files that have it: one, unless they clash. A broken file must not hide the others."""
     index: dict[str, list[Path]] = {}
-    for path in dict.fromkeys(_standing(levels)):
+    for path in dict.fromkeys(_files_by_precedence(levels)):
         for name in _names(path):
             index.setdefault(name, []).append(path)
     return index
@@ -125,15 +126,14 @@ def _files(folder: Path) -> list[Path]:
 
 def _names(path: Path) -> list[str]:
     aliases = glance(path).get("aliases")
-    return list(
-        dict.fromkeys([path.stem, *(alias for alias in aliases if isinstance(alias, str))] if isinstance(aliases, list) else [path.stem])
-    )
+    given = [alias for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else []
+    return list(dict.fromkeys([path.stem, *given]))
 
 
 def clashes(paths: Sequence[Path]) -> list[Problem]:
-    """Return a problem for every name or alias that two of the files, or one of them and the built-in registry, share.
+    """Return a problem for every name or alias that two of the files share, or a file and the built-in registry.
 
-    A file with the name of a built-in one takes its place, and may have its aliases too.
+    A file with the name of a built-in one replaces it, and may have its aliases too.
     """
     replaced = {path.stem for path in paths}
     built_in = [path for path in _files(data_folder("registry")) if path.stem not in replaced]
@@ -152,7 +152,7 @@ def _clash(name: str, path: Path, other: Path) -> Problem:
     try:
         return read_source(read_text(path), str(path)).problem(("aliases",), message, hint)
     except (MarkerSetError, FileReadError):
-        return Problem(str(path), 1, 1, message, hint)
+        return Problem(Place(str(path), 1, 1), message, hint)
 
 
 def _sentence(hint: str) -> str:

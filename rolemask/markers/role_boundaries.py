@@ -4,11 +4,11 @@ The form is that of axolotl-ai-cloud/axolotl (docs/multimodal.qmd and the config
 include_start, include_end}, where `end` is text, the word eos_token, or null for the end of the sequence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rolemask.errors import MarkerSetError, Problem, did_you_mean
+from rolemask.errors import MarkerSetError, Place, Problem, did_you_mean
 from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
 
 _KEYS = ("role", "start", "end", "include_start", "include_end")
@@ -17,65 +17,66 @@ _KEYS = ("role", "start", "end", "include_start", "include_end")
 def read_role_boundaries(boundaries: Sequence[Mapping[str, Any]] | None, base: MarkerSet | None, *, name: str) -> MarkerSet:
     """See `MarkerSet.from_role_boundaries`."""
     if boundaries is not None and (isinstance(boundaries, str | Mapping) or not isinstance(boundaries, Sequence)):
-        raise MarkerSetError([_problem(name, 0, f"found a {type(boundaries).__name__}, expected a list of {{role, start, end}}")])
+        raise MarkerSetError([Problem(Place(name), f"found a {type(boundaries).__name__}, expected a list of {{role, start, end}}")])
     if not boundaries:
         if base is None:
-            raise MarkerSetError([_problem(name, 0, "the list is empty, and there is no marker set to fall back to", "pass base=")])
+            raise MarkerSetError([Problem(Place(name), "the list is empty, and there is no marker set to fall back to", "pass base=")])
         return base
-    problems: list[Problem] = []
-    markers = [marker for index, entry in enumerate(boundaries) if (marker := _read_entry(name, index, entry, problems))]
-    if problems:
+    entries = [(Place(f"{name}[{index}]"), entry) for index, entry in enumerate(boundaries)]
+    if problems := [problem for place, entry in entries for problem in _entry_problems(place, entry)]:
         raise MarkerSetError(problems)
+    markers = tuple(_read_entry(place, entry) for place, entry in entries)
     if base is None:
-        return MarkerSet(name=name, title=name, markers=tuple(markers), origin=name)
-    # The special tokens belong to the markers that were replaced; the examples tell of them.
-    return replace(base, markers=tuple(markers), special_tokens=(), examples=(), origin=f"{name} over {base.origin}")
+        return MarkerSet(name=name, title=name, markers=markers, origin=name)
+    # The special tokens and examples of `base` belong to the markers that are replaced.
+    return replace(base, markers=markers, special_tokens=(), examples=(), origin=f"{name} over {base.origin}")
 
 
-def _problem(name: str, index: int, message: str, hint: str = "") -> Problem:
-    return Problem(f"{name}[{index}]", 1, 1, message, hint)
-
-
-def _read_entry(name: str, index: int, entry: Any, problems: list[Problem]) -> Marker | None:
+def _entry_problems(place: Place, entry: Any) -> Iterator[Problem]:
     if not isinstance(entry, Mapping):
-        problems.append(_problem(name, index, f"found {entry!r}, expected {{role, start, end}}"))
-        return None
-    before = len(problems)
+        yield Problem(place, f"found {entry!r}, expected {{role, start, end}}")
+        return
     for key in entry:
         if key not in _KEYS:
-            problems.append(
-                _problem(name, index, f"found the unknown key {key!r}", did_you_mean(str(key), _KEYS) or f"known: {', '.join(_KEYS)}")
-            )
+            yield Problem(place, f"found the unknown key {key!r}", did_you_mean(str(key), _KEYS) or f"known keys: {', '.join(_KEYS)}")
     for key in ("role", "start"):
         if not entry.get(key):
-            problems.append(_problem(name, index, f"the key {key!r} is missing or empty"))
+            yield Problem(place, f"the key {key!r} is missing or empty")
     for key in ("include_start", "include_end"):
         if not isinstance(entry.get(key, True), bool):
-            problems.append(_problem(name, index, f"{key!r} is {entry[key]!r}, expected true or false"))
+            yield Problem(place, f"{key!r} is {entry[key]!r}, expected true or false")
     role, start, end = entry.get("role"), entry.get("start"), entry.get("end")
     if role and not isinstance(role, str):
-        problems.append(_problem(name, index, f"'role' is {role!r}, expected text"))
-    start_pattern = _pattern(name, index, "start", start, problems) if start else None
-    end_pattern = None if end is None else _pattern(name, index, "end", end, problems)
-    if len(problems) > before or start_pattern is None:
-        return None
+        yield Problem(place, f"'role' is {role!r}, expected text")
+    for key, given, value in (("start", bool(start), start), ("end", end is not None, end)):
+        if given and not _is_pattern(value):
+            yield Problem(place, f"{key!r} is {value!r}, expected text or {{ids: [...]}} with ids of 0 or more")
+
+
+def _read_entry(place: Place, entry: Mapping[str, Any]) -> Marker:
+    end = entry.get("end")
     include_end = entry.get("include_end", True)
     return Marker(
-        role=str(role),
-        start=(start_pattern,),
-        end=() if end_pattern is None else (EndWord.EOS_TOKEN if end_pattern == EndWord.EOS_TOKEN.value else end_pattern,),
+        role=entry["role"],
+        start=(_pattern(entry["start"]),),
+        end=() if end is None else (EndWord.EOS_TOKEN if end == EndWord.EOS_TOKEN.value else _pattern(end),),
         include_start=entry.get("include_start", False),
         include_end=include_end,
-        rewind=end_pattern is not None and not include_end,
-        where=f"{name}[{index}]",
+        rewind=end is not None and not include_end,
+        where=place,
     )
 
 
-def _pattern(name: str, index: int, key: str, value: Any, problems: list[Problem]) -> Pattern | None:
-    if isinstance(value, str) and value:
-        return value
-    ids = value.get("ids") if isinstance(value, Mapping) and set(value) == {"ids"} else None
-    if isinstance(ids, Sequence) and ids and all(isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0 for id_ in ids):
-        return TokenIds(tuple(ids))
-    problems.append(_problem(name, index, f"{key!r} is {value!r}, expected text or {{ids: [...]}} with ids of 0 or more"))
-    return None
+def _is_pattern(value: Any) -> bool:
+    if isinstance(value, Mapping) and set(value) == {"ids"}:
+        ids = value["ids"]
+        return (
+            isinstance(ids, Sequence)
+            and len(ids) > 0
+            and all(isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0 for id_ in ids)
+        )
+    return isinstance(value, str) and value != ""
+
+
+def _pattern(value: Any) -> Pattern:
+    return value if isinstance(value, str) else TokenIds(tuple(value["ids"]))

@@ -1,4 +1,4 @@
-"""What a marker set is, as plain frozen data. Reads no file and knows no tokenizer."""
+"""`MarkerSet` and `Marker`: plain frozen data, without files or tokenizers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -6,11 +6,13 @@ from enum import Enum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
+from rolemask.errors import Place
+
 if TYPE_CHECKING:
     from rolemask.masker import Masker
 
 IGNORE_INDEX = -100
-"""The label of a token that does not count in the loss (the default of torch.nn.CrossEntropyLoss)."""
+"""The label of a token without loss: the default of torch.nn.CrossEntropyLoss."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ Pattern = str | TokenIds
 
 
 class EndWord(Enum):
-    """The ends that are not written out."""
+    """End markers that are words instead of text."""
 
     EOS_TOKEN = "eos_token"
     """The tokenizer's EOS token."""
     NEXT_START = "next_start"
-    """The first token of whatever turn starts next."""
+    """The first token of the next turn, whatever its role."""
 
     def __str__(self) -> str:
         return self.value
@@ -40,10 +42,10 @@ class EndWord(Enum):
 
 @dataclass(frozen=True)
 class Marker:
-    """How the turns (or, with `within`, the spans) of one role start and end.
+    """How the turns of one role start and end; with `within`, its spans inside the turns of that role.
 
-    `start`, `end` and `header_end` are alternatives, of which the longest that matches counts. An empty `end` means
-    that the turn runs to the end of the sequence. `where` is the place of the declaration, for messages.
+    `start`, `end` and `header_end` hold alternatives: the longest that matches wins. Without an `end`, the turn runs to the end of the
+    sequence. `where` is the place in the YAML file, for messages.
     """
 
     role: str
@@ -56,7 +58,7 @@ class Marker:
     within: str | None = None
     start_owner: Literal["span", "turn"] = "span"
     follows_turn: bool = False
-    where: str = field(default="", compare=False)
+    where: Place = field(default=Place(""), compare=False)
 
 
 _DECISIVE = [entry.name for entry in fields(Marker) if entry.name != "where"]
@@ -64,31 +66,21 @@ _DECISIVE = [entry.name for entry in fields(Marker) if entry.name != "where"]
 
 @dataclass(frozen=True)
 class Example:
-    """A text, and the stretches of it that are trained when only the assistant is. `where` is its place, for messages."""
+    """A text, and the parts of it that are trained with the default policy. `where` is the place in the YAML file, for messages."""
 
     text: str
     trained: tuple[str, ...]
-    where: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What `rolemask verify --write` wrote: the shapes of conversation that came out right on one template and tokenizer.
-
-    `markers` is the fingerprint of the set as it was then, `rolemask` the version that wrote it.
-    """
-
-    template: str
-    sha256: str
-    tokenizer: str
-    shapes: tuple[str, ...]
-    markers: str
-    rolemask: str
+    where: Place = field(default=Place(""), compare=False)
 
 
 @dataclass(frozen=True)
 class MarkerSet:
-    """Everything known about one chat format. Made by `rolemask.load`, or by `from_role_boundaries`."""
+    """Everything known about one chat format. Comes from `rolemask.load` or `from_role_boundaries`.
+
+    >>> import rolemask
+    >>> rolemask.load("chatml").roles
+    ('system', 'user', 'assistant', 'tool', 'other')
+    """
 
     name: str
     title: str
@@ -100,22 +92,21 @@ class MarkerSet:
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     source: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
     examples: tuple[Example, ...] = ()
-    verified: tuple[Verified, ...] = ()
     origin: str = field(default="", compare=False)
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Every role that has a marker, in the order of declaration."""
+        """The roles, in the order of the file."""
         return tuple(dict.fromkeys(marker.role for marker in self.markers))
 
     @property
     def media_tokens(self) -> tuple[str, ...]:
-        """The placeholder and delimiter tokens of all media; `*` in one stands for any text."""
+        """The placeholder and delimiter tokens of all media; `*` in a token stands for any text."""
         return tuple(dict.fromkeys(token for tokens in self.media.values() for token in tokens))
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides which tokens are trained: another one means that what was verified was another set."""
+        """A hash of everything that decides which tokens are trained. A proof is stale if it names another one."""
         decisive = (
             [(*(getattr(marker, name) for name in _DECISIVE),) for marker in self.markers],
             self.special_tokens,
@@ -130,10 +121,10 @@ class MarkerSet:
         Raises:
             TokenizerMismatchError: A marker does not exist in this tokenizer.
             TemplateMismatchError: Its chat template does not follow the markers; see `self_check`.
-            UnsupportedTokenizerError: rolemask cannot read the object's vocabulary.
+            UnsupportedTokenizerError: rolemask cannot read the vocabulary.
             PolicyError: A role is unknown, or an option has a wrong value.
         """
-        # The one call against the direction of imports: it makes `load(...).compile(...)` readable.
+        # Imports against the direction of the layers, so that `load(...).compile(...)` reads well.
         from rolemask.masker import Masker
 
         return Masker(self, tokenizer, **policy)
@@ -144,10 +135,10 @@ class MarkerSet:
     ) -> "MarkerSet":
         """Read Axolotl's `role_boundaries`.
 
-        A non-empty list replaces the markers of `base` wholesale and keeps its media tokens; None and ``[]`` give `base` as it is.
+        A non-empty list replaces all markers of `base` and keeps its media tokens. None and ``[]`` return `base` unchanged.
 
         Raises:
-            MarkerSetError: An entry is malformed, or there is neither a list nor a base. Entries count from 0.
+            MarkerSetError: An entry is malformed (entries count from 0), or there is neither a list nor a base.
         """
         from rolemask.markers.role_boundaries import read_role_boundaries
 

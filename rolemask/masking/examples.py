@@ -12,15 +12,14 @@ def check_examples(markers: MarkerSet) -> list[Problem]:
     """Run the examples of a marker set, and return a problem for each that trains something else than it says."""
     problems = []
     for example in markers.examples:
-        path, _, line = example.where.rpartition(":")
         try:
             trained = trained_texts(markers, example)
         except RoleMaskError as error:
-            problems.append(Problem(path, int(line), 1, str(error)))
+            problems.append(Problem(example.where, str(error)))
             continue
         if trained != list(example.trained):
             message = f"this example trains {trained}, expected {list(example.trained)}"
-            problems.append(Problem(path, int(line), 1, message, f"rolemask explain {markers.name} shows why"))
+            problems.append(Problem(example.where, message, f"rolemask explain {markers.name} shows why"))
     return problems
 
 

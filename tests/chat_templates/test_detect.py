@@ -11,6 +11,7 @@ import rolemask
 from rolemask import UndetectedError, detect
 from rolemask.chat_templates.detect import _warned
 from rolemask.chat_templates.template import templates_of
+from rolemask.markers.proofs import Proof, write_proofs
 from rolemask.markers.registry import load
 
 
@@ -43,9 +44,9 @@ def test_the_hash_of_the_template_speaks_first(tokenizer: Any, tmp_path: Path, m
     own = (
         "name: mine\nspecial_tokens: [\"<|im_start|>\", \"<|im_end|>\"]\nmarkers:\n"
         "  - {role: [system, user, assistant], start: \"<|im_start|>{{ role }}\\n\", end: \"<|im_end|>\"}\n"
-        f"verified:\n  - {{template: t, sha256: \"{template.sha256}\", tokenizer: x, markers: \"{'0' * 16}\", rolemask: \"1\", shapes: [one turn]}}\n"
     )  # fmt: skip
     (tmp_path / "mine.yaml").write_text(own)
+    write_proofs(tmp_path / "mine.yaml", [Proof("t", template.sha256, "x", ("one turn",), (), "0" * 16, 1, "1")])
     monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
     assert detect(tokenizer).name == "mine"
 

@@ -1,5 +1,6 @@
-"""`rolemask verify`: what agrees, what differs, what it writes into the file and how that goes stale."""
+"""`rolemask verify`: what agrees, what differs, and the proofs it writes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import rolemask
 from rolemask import ChatError, ChatTemplate, MarkerSet, verify
 from rolemask.chat_templates.compare import prove, tokens_of
 from rolemask.chat_templates.rendering import UnsupportedScenarioError
-from rolemask.chat_templates.scenarios import THREE_TURNS
+from rolemask.chat_templates.scenarios import SCENARIOS, THREE_TURNS
 from rolemask.chat_templates.verify import write_verified
 from rolemask.check import check_files
 from rolemask.cli.main import main
+from rolemask.markers.proofs import SEMANTICS, proofs_path, read_proofs
 from rolemask.markers.registry import load_file
 from rolemask.matching.compiler import compile_rules
 from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens
@@ -126,34 +128,34 @@ def test_a_dummy_space_behind_a_control_token_goes_with_what_follows(toy: Path) 
     assert [result.status for result in results] == ["ok"]
 
 
-def test_what_was_proven_is_written_and_nothing_else_changes(toy: Path) -> None:
+def test_proofs_are_written_beside_the_file_and_the_file_stays_as_it_is(toy: Path) -> None:
     markers = load_file(toy)
     found = verify(markers, template=ChatTemplate(CHATML, "a.jinja", {}))
-    write_verified(markers, found, "9.9")
-    text = toy.read_text()
-    assert text.startswith(TOY)
-    again = load_file(toy)
-    (entry,) = again.verified
-    assert (entry.template, entry.tokenizer, entry.rolemask) == ("a.jinja", "synthetic", "9.9")
-    assert entry.shapes == found[0].passed
-    assert entry.sha256 == found[0].template.sha256
+    written = write_verified(markers, found, "9.9")
+    assert written == toy.parent / "proofs" / "toy.json"
+    assert toy.read_text() == TOY
+    (proof,) = read_proofs(toy)
+    assert (proof.template, proof.tokenizer, proof.rolemask) == ("a.jinja", "synthetic", "9.9")
+    assert proof.passed == found[0].passed
+    assert sorted(proof.passed + proof.not_supported) == sorted(scenario.name for scenario in SCENARIOS)
+    assert (proof.sha256, proof.markers, proof.semantics) == (found[0].template.sha256, markers.fingerprint, SEMANTICS)
     assert check_files([toy]) == []
-    write_verified(again, found, "9.9")
-    assert toy.read_text() == text
-    # Another template is added; the same one again replaces its entry.
-    write_verified(again, verify(again, template=ChatTemplate(CHATML + " ", "b.jinja", {})), "10.0")
-    write_verified(load_file(toy), found, "10.0")
-    assert [(one.template, one.rolemask) for one in load_file(toy).verified] == [("a.jinja", "10.0"), ("b.jinja", "10.0")]
+    text = written.read_text()
+    write_verified(markers, found, "9.9")
+    assert written.read_text() == text
+    # Another template is added; the same one again replaces its proof.
+    write_verified(markers, verify(markers, template=ChatTemplate(CHATML + " ", "b.jinja", {})), "10.0")
+    write_verified(markers, found, "10.0")
+    assert [(one.template, one.rolemask) for one in read_proofs(toy)] == [("a.jinja", "10.0"), ("b.jinja", "10.0")]
 
 
-def test_the_block_is_replaced_where_it_stands(toy: Path) -> None:
+def test_each_proof_is_one_line(toy: Path) -> None:
     markers = load_file(toy)
-    write_verified(markers, verify(markers, template=CHATML), "1")
-    block = toy.read_text().removeprefix(TOY)
-    head, mark, tail = TOY.partition("# the examples")
-    toy.write_text(head + block + mark + tail)
-    write_verified(load_file(toy), verify(toy, template=CHATML), "2")
-    assert toy.read_text() == head + block.replace('rolemask: "1"', 'rolemask: "2"') + mark + tail
+    for name in ("a", "b"):
+        written = write_verified(markers, verify(markers, template=ChatTemplate(CHATML + name, name, {})), "1")
+    first, *proofs, last = written.read_text().splitlines()
+    assert (first, last) == ('{"proofs": [', "]}")
+    assert [json.loads(line.removesuffix(","))["template"] for line in proofs] == ["a", "b"]
 
 
 def test_changed_markers_make_the_proof_stale(toy: Path) -> None:
@@ -163,18 +165,28 @@ def test_changed_markers_make_the_proof_stale(toy: Path) -> None:
         toy.read_text().replace('end: "<|im_end|>"', 'end: ["<|im_end|>", eos_token]').replace("# a comment", '\neos_token: "</s>"')
     )
     (problem,) = check_files([toy])
-    assert "these have changed since they were verified" in str(problem)
+    assert str(problem).startswith(
+        f"{toy.parent}/proofs/toy.json:2:1: 1 of 1 proofs is stale: the markers or the masking rules have changed"
+    )
     assert "rolemask verify toy" in problem.hint
     changed = load_file(toy)
     write_verified(changed, verify(changed, template=CHATML), "2")
     assert check_files([toy]) == []
-    assert len(load_file(toy).verified) == 1  # what was proven of the old markers is gone
+    assert len(read_proofs(toy)) == 1  # the stale proof is gone
+
+
+def test_another_number_of_the_semantics_makes_the_proof_stale(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    markers = load_file(toy)
+    write_verified(markers, verify(markers, template=CHATML), "1")
+    monkeypatch.setattr("rolemask.markers.proofs.SEMANTICS", SEMANTICS + 1)
+    (problem,) = check_files([toy])
+    assert "1 of 1 proofs is stale" in str(problem)
 
 
 def test_what_differs_is_not_written(toy: Path) -> None:
     markers = load_file(toy)
     write_verified(markers, verify(markers, template=CHATML.replace("<|im_end|>\n", "<|end|>\n")), "1")
-    assert toy.read_text() == TOY
+    assert not proofs_path(toy).exists()
 
 
 def run(*words: str) -> Any:
@@ -189,7 +201,7 @@ def test_the_command_prints_a_table_and_exits_by_it(toy: Path, tmp_path: Path) -
     assert "toy on right.jinja, tokenizer: synthetic" in right.output
     assert "11 ok, 0 differs, 11 not supported" in right.output
     assert "[[Reply1!<|im_end|>]]" in right.output
-    assert load_file(toy).verified[0].rolemask == rolemask.__version__
+    assert read_proofs(toy)[0].rolemask == rolemask.__version__
     wrong = run("verify", str(toy), "--template", str(tmp_path / "wrong.jinja"))
     assert wrong.exit_code == 1
     assert "differs" in wrong.output
@@ -201,9 +213,9 @@ def test_the_command_prints_a_table_and_exits_by_it(toy: Path, tmp_path: Path) -
 def test_the_tokenizers_own_template_is_taken(toy: Path, small_tokenizer_folder: Path) -> None:
     result = run("verify", str(toy), "--tokenizer", str(small_tokenizer_folder), "--write")
     assert result.exit_code == 0, result.output
-    entry = load_file(toy).verified[0]
+    entry = read_proofs(toy)[0]
     assert entry.tokenizer == small_tokenizer_folder.name  # and not where it lay
-    assert str(small_tokenizer_folder.parent) not in toy.read_text()
+    assert str(small_tokenizer_folder.parent) not in proofs_path(toy).read_text()
 
 
 def test_a_set_that_is_no_file_cannot_be_written(toy: Path) -> None:

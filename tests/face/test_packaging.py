@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from rolemask.cli.main import main
+from rolemask.markers.proofs import read_proofs
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "numpy", "numba", "tokenizers", "datasets")
@@ -35,7 +36,7 @@ class Blocker(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Blocker())
 import rolemask, rolemask.cli.main
 from rolemask.check import check_files
-from rolemask.markers.parse import data_folder
+from rolemask.markers.folders import data_folder
 
 assert check_files(sorted(data_folder("registry").glob("*.yaml"))) == []
 masker = rolemask.MarkerSet.from_role_boundaries([{{"role": "assistant", "start": {{"ids": [1]}}, "end": {{"ids": [2]}}}}]).compile()
@@ -74,8 +75,10 @@ def test_an_install_elsewhere_has_the_registry(dist: Path, suffix: str, tmp_path
     assert "wrote" in page.stdout
     installed = run(python, "-m", "pip", "list", "--format=freeze", cwd=tmp_path).stdout.lower()
     assert not [name for name in HEAVY if re.search(rf"^{name}==", installed, re.MULTILINE)]
-    origin = run(python, "-c", "import rolemask; print(rolemask.load('gemma4').origin)", cwd=tmp_path).stdout
-    assert str(tmp_path / "venv") in origin
+    origin = Path(run(python, "-c", "import rolemask; print(rolemask.load('gemma4').origin)", cwd=tmp_path).stdout.strip())
+    assert tmp_path / "venv" in origin.parents
+    assert len(read_proofs(origin)) == len(read_proofs(ROOT / "registry" / "gemma4.yaml")) > 0
+    assert run(command, "check", origin, cwd=tmp_path).returncode == 0
 
 
 def test_the_hook_finds_a_bad_file_and_passes_a_good_one(tmp_path: Path) -> None:
@@ -112,7 +115,16 @@ def test_the_hook_finds_a_bad_file_and_passes_a_good_one(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("registry/gemma4.yaml", True), ("my/registry/x.yml", True), ("registry/sub/x.yaml", False), ("gemma4.yaml", False), ("registry/x.json", False)],
+    [
+        ("registry/gemma4.yaml", True),
+        ("my/registry/x.yml", True),
+        ("registry/proofs/gemma4.json", True),
+        ("my/registry/proofs/x.json", True),
+        ("registry/sub/x.yaml", False),
+        ("gemma4.yaml", False),
+        ("registry/x.json", False),
+        ("proofs/x.json", False),
+    ],
 )  # fmt: skip
 def test_the_hook_looks_at_registries_only(name: str, expected: bool) -> None:
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())

@@ -7,8 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-import rolemask
 from rolemask import MarkerSetError
+from rolemask.markers.folders import data_folder
 from rolemask.markers.registry import ENTRY_POINTS, FOLDERS_VARIABLE, available, load, registered
 
 Write = Callable[..., Path]
@@ -91,7 +91,7 @@ def test_an_installed_package_offers_its_sets(write: Write, install: Callable[[s
 def test_a_package_may_not_take_a_built_in_name(write: Write, install: Callable[[str], Path]) -> None:
     folder = install("bold_sets")
     write(str(folder), "gemma4")
-    built_in = rolemask.markers.parse.data_folder("registry") / "gemma4.yaml"
+    built_in = data_folder("registry") / "gemma4.yaml"
     with pytest.raises(MarkerSetError) as error:
         load("gemma4")
     assert str(built_in) in str(error.value)

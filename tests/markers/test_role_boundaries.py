@@ -54,14 +54,14 @@ def test_an_excluded_end_rewinds_so_that_it_can_start_the_next_turn() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"start": "x"}, "role_boundaries[1]:1:1: the key 'role' is missing or empty"),
-        ({"role": "user"}, "role_boundaries[1]:1:1: the key 'start' is missing or empty"),
-        ({"role": "user", "start": ""}, "role_boundaries[1]:1:1: the key 'start' is missing or empty"),
-        ({"role": "user", "start": "x", "ends": "y"}, "role_boundaries[1]:1:1: found the unknown key 'ends' (did you mean 'end'?)"),
-        ({"role": "user", "start": "x", "end": 5}, "role_boundaries[1]:1:1: 'end' is 5, expected text or {ids: [...]}"),
-        ({"role": "user", "start": {"ids": [-1]}}, "role_boundaries[1]:1:1: 'start' is {'ids': [-1]}, expected text or {ids: [...]}"),
-        ({"role": "user", "start": "x", "include_end": "yes"}, "role_boundaries[1]:1:1: 'include_end' is 'yes', expected true or false"),
-        ("user", "role_boundaries[1]:1:1: found 'user', expected {role, start, end}"),
+        ({"start": "x"}, "role_boundaries[1]: the key 'role' is missing or empty"),
+        ({"role": "user"}, "role_boundaries[1]: the key 'start' is missing or empty"),
+        ({"role": "user", "start": ""}, "role_boundaries[1]: the key 'start' is missing or empty"),
+        ({"role": "user", "start": "x", "ends": "y"}, "role_boundaries[1]: found the unknown key 'ends' (did you mean 'end'?)"),
+        ({"role": "user", "start": "x", "end": 5}, "role_boundaries[1]: 'end' is 5, expected text or {ids: [...]}"),
+        ({"role": "user", "start": {"ids": [-1]}}, "role_boundaries[1]: 'start' is {'ids': [-1]}, expected text or {ids: [...]}"),
+        ({"role": "user", "start": "x", "include_end": "yes"}, "role_boundaries[1]: 'include_end' is 'yes', expected true or false"),
+        ("user", "role_boundaries[1]: found 'user', expected {role, start, end}"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: Any, message: str) -> None:

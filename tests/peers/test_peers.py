@@ -1,4 +1,4 @@
-"""Labels beside other projects' masks: equal, or different for a reason that docs/differences.md gives."""
+"""Labels equal other projects' masks, or differ for a reason that docs/differences.md gives."""
 
 import subprocess
 import sys
@@ -8,17 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from generate import (
-    NO_RENDERER_SETS,
-    REASONS,
-    RENDERER_SETS,
-    ByteTokenizer,
-    compare,
-    compare_renderer,
-    set_for,
-    training_templates,
-    unexplained,
-)
+from peer_masks import ByteTokenizer, compare, compare_renderer, set_for, training_templates, unexplained
+from peers import NO_RENDERER_SETS, REASONS, RENDERER_SETS
 from real import byte_level, deepseek, from_folder
 
 from rolemask import IGNORE_INDEX
@@ -30,6 +21,17 @@ from rolemask.markers.registry import load
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEMPLATES = dict(training_templates())
+GEMMA = ("<bos>", "<start_of_turn>", "<end_of_turn>")
+QWEN: Callable[[], Any] = lambda: byte_level("qwen3", eos_token="<|im_end|>", pad_token="<|endoftext|>")  # noqa: E731
+LLAMA: Callable[[], Any] = lambda: byte_level("llama3", bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")  # noqa: E731
+NO_RENDERERS = "renderers is not installed: pip install renderers (Python 3.11)"
+REAL: dict[str, Callable[[], Any]] = {
+    "qwen3": QWEN,
+    "qwen3.5": lambda: byte_level("qwen3_6", eos_token="<|im_end|>", pad_token="<|endoftext|>"),
+    "llama-3": LLAMA,
+    "gemma4": lambda: from_folder("gemma4"),
+    "deepseek-v3": deepseek,
+}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -41,16 +43,12 @@ def test_every_difference_from_trl_has_a_reason(name: str) -> None:
     assert unexplained("TRL", comparison) == []
 
 
-QWEN: Callable[[], Any] = lambda: byte_level("qwen3", eos_token="<|im_end|>", pad_token="<|endoftext|>")  # noqa: E731
-LLAMA: Callable[[], Any] = lambda: byte_level("llama3", bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")  # noqa: E731
-
-
 @pytest.mark.parametrize(
     ("name", "make"),
     [("qwen3", QWEN), ("qwen2_5", QWEN), ("llama3", LLAMA), ("deepseekv3", deepseek), ("gemma", lambda: byte_level("qwen2_5", GEMMA))],
 )
 def test_the_mask_that_transformers_returns_holds_all_that_we_train(name: str, make: Callable[[], Any]) -> None:
-    """With a real tokenizer: TRL's path itself, `return_assistant_tokens_mask`. Where it says more, it is what the page lists."""
+    """With a real tokenizer: TRL's path itself, `return_assistant_tokens_mask`. Whatever more it trains is on the page."""
     tokenizer, markers = make(), set_for(name)
     assert markers is not None
     masker = load(markers.name).compile(tokenizer, on_empty="ignore")
@@ -74,23 +72,10 @@ def test_the_mask_that_transformers_returns_holds_all_that_we_train(name: str, m
         pairs = list(zip(found["input_ids"], labels, found["assistant_masks"], strict=True))
         assert all(theirs for _, label, theirs in pairs if label != IGNORE_INDEX)
         runs = "".join(tokenizer.decode([id_]) if theirs and label == IGNORE_INDEX else "\0" for id_, label, theirs in pairs)
-        # White space of a header and of the answer behind it may be one token: it is header.
+        # White space of a header and of the answer after it may be one token: it is header.
         assert {run.rstrip(" \t\n") for run in runs.split("\0")} - {""} <= {text.rstrip("\n") for text in allowed}
         compared += 1
     assert compared >= 9
-
-
-GEMMA = ("<bos>", "<start_of_turn>", "<end_of_turn>")
-
-
-NO_RENDERERS = "renderers is not installed: pip install renderers (Python 3.11)"
-REAL: dict[str, Callable[[], Any]] = {
-    "qwen3": QWEN,
-    "qwen3.5": lambda: byte_level("qwen3_6", eos_token="<|im_end|>", pad_token="<|endoftext|>"),
-    "llama-3": LLAMA,
-    "gemma4": lambda: from_folder("gemma4"),
-    "deepseek-v3": deepseek,
-}
 
 
 @pytest.mark.parametrize("name", RENDERER_SETS)

@@ -1,6 +1,6 @@
-"""What the registry claims to be verified is: every proof whose template is at hand is made again.
+"""Makes every proof of the registry again whose template is at hand.
 
-The templates come with trl, or lie in the folders that ROLEMASK_TEMPLATES and ROLEMASK_TOKENIZERS name.
+The templates come with trl, or are in the folders that ROLEMASK_TEMPLATES and ROLEMASK_TOKENIZERS name.
 """
 
 import json
@@ -18,22 +18,22 @@ from real import byte_level, deepseek, from_folder
 
 from rolemask import verify
 from rolemask.chat_templates.verify import SYNTHETIC
-from rolemask.markers.parse import data_folder
+from rolemask.markers.folders import data_folder
+from rolemask.markers.proofs import Proof, read_proofs
 from rolemask.markers.registry import load_file
-from rolemask.markers.spec import Verified
 
 PATHS = sorted(data_folder("registry").glob("*.yaml"))
-VERIFIED = [(path, entry) for path in PATHS for entry in load_file(path).verified]
-CASES = [pytest.param(path, entry, id=f"{path.name}-{entry.template}-{entry.tokenizer}") for path, entry in VERIFIED]
-PROVEN = {entry.sha256 for _, entry in VERIFIED}
-# Why no proof of these can be made.
+PROOFS = [(path, proof) for path in PATHS for proof in read_proofs(path)]
+CASES = [pytest.param(path, proof, id=f"{path.name}-{proof.template}-{proof.tokenizer}") for path, proof in PROOFS]
+PROVEN = {proof.sha256 for _, proof in PROOFS}
+# Sets without a proof, and why.
 UNVERIFIED = {
-    "apertus": "results are plain text inside the model's turn: what it writes behind one cannot be told from ids, and is not trained",
+    "apertus": "tool results are plain text inside the model's turn: ids don't tell where one ends, so what follows it is not trained",
 }
-# Why no set is proven on an original of these families.
+# Families without a proof on an original template, and why.
 UNPROVEN_FAMILIES = {
-    "CSM": "speakers take turns to be spoken: there is no assistant, and what is trained is audio",
-    "ERNIE 4.5 VL": "the copy at hand is damaged (a blank within the end marker): the set is proven on it with the damage undone",
+    "CSM": "there is no assistant, only speakers; what is trained is audio",
+    "ERNIE 4.5 VL": "the copy at hand has a space inside the end marker; the proof is on a repaired copy",
 }
 
 
@@ -70,21 +70,23 @@ def tokenizer_named(name: str) -> Any:
     return from_folder(name)
 
 
-@pytest.mark.parametrize(("path", "entry"), CASES)
-def test_the_proof_can_be_made_again(path: Path, entry: Verified) -> None:
-    if entry.sha256 not in templates():
-        pytest.skip(f"the template is not at hand: {entry.template}")
-    tokenizer = tokenizer_named(entry.tokenizer)
-    (one,) = verify(path, tokenizer, templates()[entry.sha256])
+@pytest.mark.parametrize(("path", "proof"), CASES)
+def test_the_proof_can_be_made_again(path: Path, proof: Proof) -> None:
+    if proof.sha256 not in templates():
+        pytest.skip(f"the template is not at hand: {proof.template}")
+    tokenizer = tokenizer_named(proof.tokenizer)
+    (one,) = verify(path, tokenizer, templates()[proof.sha256])
     assert [f"{shape.shape}: {shape.detail}" for shape in one.shapes if shape.status == "differs"] == []
-    assert one.passed == entry.shapes
+    assert one.passed == proof.passed
+    assert tuple(shape.shape for shape in one.shapes if shape.status == "not supported") == proof.not_supported
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_every_set_is_verified(path: Path) -> None:
     markers = load_file(path)
-    assert bool(markers.verified) != (markers.name in UNVERIFIED), UNVERIFIED.get(markers.name, "run `rolemask verify ... --write`")
-    assert {entry.markers for entry in markers.verified} <= {markers.fingerprint}
+    proofs = read_proofs(path)
+    assert bool(proofs) != (markers.name in UNVERIFIED), UNVERIFIED.get(markers.name, "run `rolemask verify ... --write`")
+    assert not any(proof.is_stale(markers) for proof in proofs)
 
 
 def test_there_are_a_hundred_formats() -> None:
@@ -92,7 +94,7 @@ def test_there_are_a_hundred_formats() -> None:
 
 
 def families() -> dict[str, list[str]]:
-    """Family -> SHA-256 of its original templates, as a manifest beside the templates tells them."""
+    """Family -> SHA-256 of its original templates, from the manifest beside the templates."""
     manifest = Path(os.environ.get("ROLEMASK_TEMPLATES", "")) / "MANIFEST.tsv"
     if not manifest.is_file():
         return {}

@@ -1,11 +1,13 @@
-"""One test per file of the registry and per example, named so that a failure names the file."""
+"""One test per file of the registry and per example: a failure names the file."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from rolemask.check import check_files
-from rolemask.markers.parse import data_folder
+from rolemask.markers.folders import data_folder
+from rolemask.markers.proofs import orphans
 from rolemask.markers.registry import available, load
 from rolemask.masking.examples import trained_texts
 
@@ -56,6 +58,18 @@ def test_file_names_its_sources_and_has_two_examples(path: Path) -> None:
     for source in markers.source:
         assert source.get("revision"), f"{path.name}: the source {source['repository']} has no revision"
     assert markers.source
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_file_fits_on_a_screen(path: Path) -> None:
+    """Without its sources and examples, a file has at most 60 lines: write long lists as `[a, b]`."""
+    sections = re.split(r"^(?=[a-z_]+:)", path.read_text(), flags=re.MULTILINE)
+    lines = [line for section in sections if not section.startswith(("source:", "examples:")) for line in section.splitlines()]
+    assert len(lines) <= 60
+
+
+def test_every_proofs_file_belongs_to_a_set() -> None:
+    assert orphans(FILES[0].parent) == []
 
 
 EXAMPLES = [pytest.param(path.stem, index, id=f"{path.name}-{index}") for path in FILES for index in range(len(load(path).examples))]

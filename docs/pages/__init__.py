@@ -1,0 +1,3 @@
+"""The generated pages: one module per page."""
+
+COMMAND = "python docs/generate.py"

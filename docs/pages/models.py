@@ -1,0 +1,53 @@
+"""docs/models.md: the table of all marker sets."""
+
+from pathlib import Path
+
+from rolemask.chat_templates.verify import SYNTHETIC
+from rolemask.markers.folders import data_folder
+from rolemask.markers.proofs import read_proofs
+from rolemask.markers.registry import load_file
+from rolemask.markers.spec import MarkerSet
+
+from . import COMMAND
+from .markdown import cell, code
+
+
+def page() -> str:
+    """Return the page."""
+    sets = [load_file(path) for path in sorted(data_folder("registry").glob("*.yaml"))]
+    lines = [
+        "# The formats",
+        "",
+        f"{len(sets)} marker sets. Written by `{COMMAND}` from [registry/](../registry): change the files there.",
+        "",
+        "*Verified on*: the number of chat templates with a proof, and the real tokenizers among the proofs.",
+        "`rolemask verify NAME --tokenizer ORG/MODEL` verifies a set on your model.",
+        "",
+        "| name | family | roles | spans inside turns | media | an answer ends with | verified on |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for markers in sets:
+        turns = dict.fromkeys(marker.role for marker in markers.markers if marker.within is None)
+        spans = dict.fromkeys(f"{marker.role} in {marker.within}" for marker in markers.markers if marker.within is not None)
+        ends = dict.fromkeys(str(end) for marker in markers.markers if marker.role == "assistant" for end in marker.end)
+        cells = (
+            f"[{markers.name}](../registry/{markers.name}.yaml)",
+            cell(markers.title) + (f"<br>also: {', '.join(markers.aliases)}" if markers.aliases else ""),
+            ", ".join(turns),
+            ", ".join(spans),
+            ", ".join(markers.media),
+            " ".join(code(end) for end in ends) or "the end of the text",
+            _verified_on(markers),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _verified_on(markers: MarkerSet) -> str:
+    proofs = read_proofs(Path(markers.origin))
+    if not proofs:
+        return "**not verified**"
+    templates = {proof.sha256 for proof in proofs}
+    tokenizers = sorted({proof.tokenizer for proof in proofs} - {SYNTHETIC})
+    count = f"{len(templates)} template{'' if len(templates) == 1 else 's'}"
+    return f"{count}; {', '.join(tokenizers)}" if tokenizers else count

@@ -1,0 +1,216 @@
+"""Mistakes that a JSON Schema cannot find: one function each.
+
+Each lint takes the source and its markers, one per role and each with the path of its entry, and yields the problems it finds.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from rolemask.errors import Problem, did_you_mean
+from rolemask.markers.source import KeyPath, Source, as_list
+from rolemask.markers.spec import EndWord, Marker, Pattern, TokenIds
+
+PlacedMarkers = Sequence[tuple[KeyPath, Marker]]
+Lint = Callable[[Source, PlacedMarkers], Iterator[Problem]]
+
+PATTERN_KEYS = ("start", "end", "header_end")
+
+
+def name_differs_from_file(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a name that is not the file's: sets are loaded by the name of the file."""
+    name, path = source.data["name"], Path(source.path)
+    if path.suffix in (".yaml", ".yml") and path.stem != name:
+        yield source.problem(("name",), f"found the name {name!r} in the file {path.name}", f"rename one: {name}.yaml")
+
+
+def alias_is_the_name(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find an alias that says nothing new."""
+    name = source.data["name"]
+    if name in source.data.get("aliases", ()):
+        yield source.problem(("aliases",), f"the alias {name!r} is the name itself", "remove it")
+
+
+def unused_role_name(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find an entry of `role_names` whose role has no marker: a typo."""
+    for role in source.data.get("role_names", {}):
+        if role not in {marker.role for _, marker in markers}:
+            hint = did_you_mean(role, _turn_roles(markers))
+            yield source.problem(("role_names", role), f"no marker has the role {role!r}", hint, key=True)
+
+
+def no_turns(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a set of spans only: spans lie inside turns."""
+    if not _turns(markers):
+        yield source.problem(("markers",), "every marker is a span (`within`), expected at least one turn")
+
+
+def newline_in_single_quotes(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    r"""Find a backslash and an n: the author forgot the double quotes that turn ``\n`` into a newline."""
+    for index, entry in enumerate(source.data["markers"]):
+        for key in PATTERN_KEYS:
+            for value in as_list(entry.get(key, [])):
+                if isinstance(value, str) and "\\n" in value:
+                    message = f"found a backslash and an n in {value!r}, expected a newline"
+                    hint = 'in YAML only double quotes turn \\n into a newline: "...\\n"'
+                    yield source.problem(("markers", index, key), message, hint)
+
+
+def empty_text(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a marker that renders to nothing, which would match everywhere."""
+    for at, marker in markers:
+        for key in PATTERN_KEYS:
+            if "" in getattr(marker, key):
+                yield source.problem((*at, key), f"the {key} of {marker.role!r} renders to nothing, expected a marker")
+
+
+def same_start_twice(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find two roles with the same start, among turns or among the spans of one role: the second would never match."""
+    first: dict[tuple[str | None, Pattern], Marker] = {}
+    for at, marker in markers:
+        for start in marker.start:
+            owner = first.setdefault((marker.within, start), marker)
+            if owner is not marker:
+                message = (
+                    f"{marker.role!r} starts with {_quoted(start)}, and so does {owner.role!r}, which is declared first and always wins"
+                )
+                yield source.problem((*at, "start"), message, "did you forget {{ role }}?" if owner.where == marker.where else "")
+
+
+def span_key_on_a_turn(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a turn with a key that only spans have."""
+    for at, marker in _turns(markers):
+        for key, used in (("start_owner", marker.start_owner != "span"), ("follows_turn", marker.follows_turn)):
+            if used:
+                yield source.problem((*at, key), f"{key!r} is for spans, and this is a turn", "add `within: assistant`, or remove it")
+
+
+def turn_key_on_a_span(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a span with a key that only turns have."""
+    for at, marker in _spans(markers):
+        for key, used in (("header_end", bool(marker.header_end)), ("include_start", marker.include_start)):
+            if used:
+                yield source.problem((*at, key), f"{key!r} is for turns, and this is a span", "remove it")
+
+
+def span_ends_at_next_start(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a span that ends at the next turn: every span ends with its turn anyway."""
+    for at, marker in _spans(markers):
+        if EndWord.NEXT_START in marker.end:
+            yield source.problem((*at, "end"), "`next_start` is for turns, and this is a span", "end: null runs to the turn's end")
+
+
+def span_in_an_unknown_turn(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a span inside the turns of a role that has none: a typo."""
+    turn_roles = _turn_roles(markers)
+    for at, marker in _spans(markers):
+        if marker.within not in turn_roles:
+            hint = did_you_mean(str(marker.within), turn_roles)
+            yield source.problem((*at, "within"), f"no turn has the role {marker.within!r}", hint)
+
+
+def span_starts_like_a_turn(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a span whose start is a turn's start and a special token: the turn would always win."""
+    turn_starts = {start for _, marker in _turns(markers) for start in marker.start if _is_special(start, _special_tokens(source))}
+    for at, marker in _spans(markers):
+        for start in marker.start:
+            if start in turn_starts:
+                message = f"the span's start {_quoted(start)} starts a turn too, and a turn's start wins inside a turn"
+                yield source.problem((*at, "start"), message)
+
+
+def rewind_without_an_end(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find `rewind` on a marker that runs to the end of the sequence: there is nothing to go back to."""
+    for at, marker in markers:
+        if marker.rewind and not marker.end:
+            yield source.problem((*at, "rewind"), "`rewind` without an end marker", "remove it, or declare `end`")
+
+
+def next_start_without_rewind(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find `rewind: false` on a turn that ends at `next_start`: the next turn would lose its header."""
+    for at, marker in markers:
+        if EndWord.NEXT_START in marker.end and not marker.rewind:
+            message = "an end at `next_start` always rewinds: the header belongs to the next turn"
+            yield source.problem((*at, "rewind"), message, "remove it")
+
+
+def rewind_to_no_turn(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a turn whose end is left in place for the next turn, but starts none."""
+    starts = [start for _, marker in _turns(markers) for start in marker.start]
+    for at, marker in _turns(markers):
+        ends = [end for end in marker.end if not isinstance(end, EndWord)]
+        written_out = bool(ends) and len(ends) == len(marker.end)
+        if marker.rewind and written_out and not any(_may_start(end, start) for end in ends for start in starts):
+            message = f"the end {' or '.join(map(_quoted, ends))} rewinds, but no turn starts with it"
+            yield source.problem((*at, "end"), message, "set `rewind: false`, or declare the turn that it starts")
+
+
+def examples_without_an_eos_token(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find examples that cannot run: a marker ends at the EOS token, and the file does not say what that looks like."""
+    uses_eos = any(EndWord.EOS_TOKEN in marker.end for _, marker in markers)
+    if uses_eos and source.data.get("examples") and "eos_token" not in source.data:
+        message = "the examples need to know what the EOS token looks like"
+        yield source.problem(("examples",), message, 'add `eos_token: "</s>"`, or whatever it is')
+
+
+def unused_special_token(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a special token that occurs in no marker: a typo."""
+    special_tokens = _special_tokens(source)
+    texts = [str(part) for _, marker in markers for part in (*marker.start, *marker.end, *marker.header_end)]
+    for index, token in enumerate(special_tokens):
+        if not any(token in text for text in texts) and token != source.data.get("eos_token"):
+            hint = did_you_mean(token, [text for text in texts if text not in special_tokens])
+            yield source.problem(("special_tokens", index), f"the special token {token!r} is in no marker", hint)
+
+
+LINTS: tuple[Lint, ...] = (
+    name_differs_from_file,
+    alias_is_the_name,
+    unused_role_name,
+    no_turns,
+    newline_in_single_quotes,
+    empty_text,
+    same_start_twice,
+    span_key_on_a_turn,
+    turn_key_on_a_span,
+    span_ends_at_next_start,
+    span_in_an_unknown_turn,
+    span_starts_like_a_turn,
+    rewind_without_an_end,
+    next_start_without_rewind,
+    rewind_to_no_turn,
+    examples_without_an_eos_token,
+    unused_special_token,
+)
+
+
+def _turns(markers: PlacedMarkers) -> PlacedMarkers:
+    return [(at, marker) for at, marker in markers if marker.within is None]
+
+
+def _spans(markers: PlacedMarkers) -> PlacedMarkers:
+    return [(at, marker) for at, marker in markers if marker.within is not None]
+
+
+def _turn_roles(markers: PlacedMarkers) -> set[str]:
+    return {marker.role for _, marker in _turns(markers)}
+
+
+def _special_tokens(source: Source) -> tuple[str, ...]:
+    return tuple(source.data.get("special_tokens", ()))
+
+
+def _is_special(pattern: Pattern, special_tokens: tuple[str, ...]) -> bool:
+    return isinstance(pattern, TokenIds) or pattern.startswith(special_tokens)
+
+
+def _may_start(end: Pattern, start: Pattern) -> bool:
+    if isinstance(end, str) and isinstance(start, str):
+        return start.startswith(end)
+    if isinstance(end, TokenIds) and isinstance(start, TokenIds):
+        return start.ids[: len(end.ids)] == end.ids
+    return True  # text and ids cannot be compared without a tokenizer
+
+
+def _quoted(pattern: Pattern | EndWord) -> str:
+    return json.dumps(pattern, ensure_ascii=False) if isinstance(pattern, str) else str(pattern)
