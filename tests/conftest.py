@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub; without this, one that names a missing model would wait for it
@@ -10,6 +11,16 @@ from hypothesis import settings
 
 settings.register_profile("rolemask", deadline=None, print_blob=True)
 settings.load_profile("rolemask")
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel built from that sdist."""
+    from installed import ROOT, run
+
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
