@@ -163,7 +163,7 @@ on_empty=warn; roles user, assistant>
         """
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         if self._paths.stays_on_device(input_ids, rows):
-            tensors, labels, _ = self._paths.mask_on_device(input_ids, attention_mask, rows)
+            tensors, labels, _ = self._paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
             if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
                 self._check_empty(read_batch(input_ids, attention_mask, **rows), to_array(labels))
             return cast("IdsT", tensors.restore(labels))
@@ -269,8 +269,9 @@ on_empty=warn; roles user, assistant>
         """
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         if self._paths.stays_on_device(input_ids, rows):
-            tensors, _, roles = self._paths.mask_on_device(input_ids, attention_mask, rows)
-            return cast("Tensor", tensors.restore(roles))
+            tensors, _, roles = self._paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
+            role_ids: Tensor = tensors.restore(roles)
+            return role_ids
         batch = read_batch(input_ids, attention_mask, **rows)
         return cast("TokenIdsLike", batch.restore(self._paths.mask(batch)[1]))
 
@@ -368,9 +369,10 @@ on_empty=warn; roles user, assistant>
         if paths.stays_on_device(input_ids, rows):
             import torch
 
-            tensors, labels, roles = paths.mask_on_device(input_ids, attention_mask, rows)
-            weights = torch.tensor(table, dtype=torch.float32, device=labels.device)[roles.long()]
-            return cast("Tensor", tensors.restore(torch.where(labels != IGNORE_INDEX, weights, 0.0)))
+            tensors, labels, roles = paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
+            of_role = torch.tensor(table, dtype=torch.float32, device=labels.device)[roles.long()]
+            weights: Tensor = tensors.restore(torch.where(labels != IGNORE_INDEX, of_role, 0.0))
+            return weights
         batch = read_batch(input_ids, attention_mask, **rows)
         labels, roles = paths.mask(batch)
         if isinstance(batch, ArrayBatch):
@@ -434,10 +436,10 @@ on_empty=warn; roles user, assistant>
         >>> import rolemask
         >>> markers = rolemask.MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}])
         >>> for segment in markers.compile().explain([2, 6, 7, 9]).segments:
-        ...     print(segment.start, segment.stop, segment.trained, segment.why)
-        0 1 False header of assistant: the prompt supplies it
-        1 3 True words of assistant
-        3 4 True end marker of assistant: train_on_eos=turn
+        ...     print(segment.start, segment.stop, segment.role, segment.part, segment.trained)
+        0 1 assistant header False
+        1 3 assistant content True
+        3 4 assistant end marker True
 
         The arguments and errors are those of `__call__`.
 
