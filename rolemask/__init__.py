@@ -1,18 +1,28 @@
-"""rolemask decides which tokens of a chat count in the training loss."""
+"""rolemask decides which tokens of a chat count in the training loss.
 
+>>> import rolemask
+>>> rolemask.load("chatml")
+<MarkerSet 'chatml': roles system, user, assistant, tool, other; 5 markers, 0 media tokens>
+"""
+
+from rolemask.chat_templates.compare import ScenarioResult
 from rolemask.chat_templates.derive import DerivedMarkerSet, derive
 from rolemask.chat_templates.detect import detect
-from rolemask.chat_templates.template import ChatTemplate
+from rolemask.chat_templates.template import ChatTemplate, Rendering
 from rolemask.chat_templates.verify import Verification, verify
+from rolemask.check import check_files
 from rolemask.collator import RoleMaskCollator
 from rolemask.errors import (
+    ArgumentError,
     ChatError,
     EmptyRowError,
     FileReadError,
     InputError,
     MarkerSetError,
     MissingExtraError,
+    Place,
     PolicyError,
+    Problem,
     RoleMaskError,
     TemplateMismatchError,
     TokenizerMismatchError,
@@ -21,17 +31,27 @@ from rolemask.errors import (
     UnsupportedTokenizerError,
 )
 from rolemask.markers.registry import available, load
-from rolemask.markers.spec import IGNORE_INDEX, Marker, MarkerSet, TokenIds
+from rolemask.markers.spec import IGNORE_INDEX, EndWord, Example, Marker, MarkerSet, TokenIds
 from rolemask.masker import Masker
+from rolemask.masking.explain import Explanation, Part, Segment
+from rolemask.masking.policy import Policy
+from rolemask.masking.report import RowReport
+from rolemask.types import Backend, Fallback, OnEmpty, SelfCheck, TrainOnEos, Turns
 
 __version__ = "0.1.0"
 
 __all__ = [
     "IGNORE_INDEX",
+    "ArgumentError",
+    "Backend",
     "ChatError",
     "ChatTemplate",
     "DerivedMarkerSet",
     "EmptyRowError",
+    "EndWord",
+    "Example",
+    "Explanation",
+    "Fallback",
     "FileReadError",
     "InputError",
     "Marker",
@@ -39,17 +59,30 @@ __all__ = [
     "MarkerSetError",
     "Masker",
     "MissingExtraError",
+    "OnEmpty",
+    "Part",
+    "Place",
+    "Policy",
     "PolicyError",
+    "Problem",
+    "Rendering",
     "RoleMaskCollator",
     "RoleMaskError",
+    "RowReport",
+    "ScenarioResult",
+    "Segment",
+    "SelfCheck",
     "TemplateMismatchError",
     "TokenIds",
     "TokenizerMismatchError",
+    "TrainOnEos",
+    "Turns",
     "UndetectedError",
     "UnknownMarkerSetError",
     "UnsupportedTokenizerError",
     "Verification",
     "available",
+    "check_files",
     "derive",
     "detect",
     "load",

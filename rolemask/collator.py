@@ -1,35 +1,47 @@
-"""Masking in the collator of any framework that hands out dicts of tensors."""
+"""Labels in a collator, for any framework whose collators return mappings of tensors."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rolemask.errors import InputError
 from rolemask.masker import Masker
 
+FeatureT = TypeVar("FeatureT")
+BatchT = TypeVar("BatchT", bound=MutableMapping[str, Any])
+
 
 @dataclass
-class RoleMaskCollator:
-    """Calls `base_collator` and puts `labels` made from the final `input_ids` into its batch: after padding, and after media were expanded.
+class RoleMaskCollator(Generic[FeatureT, BatchT]):
+    """Calls another collator and adds `labels` to its batch, made from the final `input_ids`: padded, and with media expanded.
 
-    Labels that the base collator has made are replaced, not refined: those of Transformers' language-modelling collator mask the pad
-    id, and with it every stop token where pad == eos. (`masker.mask_` refines labels of your own.)
+    >>> import rolemask
+    >>> markers = rolemask.MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}])
+    >>> def collate(rows: list[list[int]]) -> dict[str, list[list[int]]]:
+    ...     return {"input_ids": rows}
+    >>> rolemask.RoleMaskCollator(collate, markers.compile())([[2, 6, 9]])
+    {'input_ids': [[2, 6, 9]], 'labels': [[-100, 6, 9]]}
+
+    If the batch has `attention_mask`, `position_ids` or `seq_lens`, they are used; see `Masker.map_batch`. Labels that the other collator
+    made are replaced: Transformers' collator for language modelling masks the pad id, and if pad == eos it masks every stop token too.
+    To refine labels of your own, call `Masker.mask_`.
 
     Args:
-        base_collator: Maps a list of features to a mapping with `input_ids` (B, T) and, if it pads, `attention_mask` (B, T).
+        base_collator: Takes a list of features and returns a mapping with `input_ids` (B, T) and, if it pads, `attention_mask` (B, T).
         masker: From `MarkerSet.compile`.
-
-    Raises:
-        InputError: The batch has no `input_ids`.
     """
 
-    base_collator: Callable[[list[Any]], MutableMapping[str, Any]]
+    base_collator: Callable[[list[FeatureT]], BatchT]
     masker: Masker
 
-    def __call__(self, features: list[Any]) -> MutableMapping[str, Any]:
-        """Return the batch of the base collator, with `labels` (B, T) of the dtype and device of its `input_ids`."""
+    def __call__(self, features: list[FeatureT]) -> BatchT:
+        """Return the batch of the base collator, with `labels`: of the type, shape, dtype and device of its `input_ids`.
+
+        Raises:
+            InputError: The base collator returned no mapping, or one without `input_ids`.
+        """
         batch = self.base_collator(features)
-        if not isinstance(batch, Mapping) and not hasattr(batch, "keys"):
+        if not hasattr(batch, "keys"):
             raise InputError(f"{self.base_collator!r} returned a {type(batch).__name__}, expected a mapping with 'input_ids'")
         batch.update(self.masker.map_batch(batch))
         return batch

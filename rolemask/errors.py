@@ -7,22 +7,28 @@
     ├── UnknownMarkerSetError(LookupError)    no marker set has this name
     ├── UndetectedError(LookupError)          no marker set fits this model
     ├── FileReadError(OSError)                a file cannot be read
-    ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer
+    ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer; `.missing` lists special tokens
     ├── TemplateMismatchError(ValueError)     the chat template of this tokenizer does not follow the markers
     ├── UnsupportedTokenizerError(TypeError)  rolemask cannot read this object's vocabulary
     ├── PolicyError(ValueError)               an unknown role, or a wrong value of an option
-    ├── InputError(ValueError)                `input_ids`, `labels` or `attention_mask` have the wrong shape, dtype or type
+    ├── ArgumentError(TypeError)              an unknown keyword
+    ├── InputError(ValueError)                `input_ids`, or what goes with it, has the wrong type, shape or dtype
     ├── EmptyRowError(ValueError)             nothing is trained in a row, and `on_empty="error"`
     ├── ChatError(ValueError)                 a chat file is malformed, or there is no chat template
     └── MissingExtraError(ImportError)        an optional package is not installed
 """
 
 import importlib
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class RoleMaskError(Exception):
@@ -78,7 +84,11 @@ class FileReadError(RoleMaskError, OSError):
 
 
 class TokenizerMismatchError(RoleMaskError, ValueError):
-    """The markers do not exist in this tokenizer."""
+    """The markers do not exist in this tokenizer. `missing` lists the special tokens that it lacks, if that is the reason."""
+
+    def __init__(self, message: str, *, missing: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
 
 
 class TemplateMismatchError(RoleMaskError, ValueError):
@@ -93,8 +103,12 @@ class PolicyError(RoleMaskError, ValueError):
     """A role is unknown, or an option has a wrong value."""
 
 
+class ArgumentError(RoleMaskError, TypeError):
+    """A function was called with a keyword that it doesn't have."""
+
+
 class InputError(RoleMaskError, ValueError):
-    """Token ids, labels or an attention mask have the wrong shape, dtype or type."""
+    """Token ids, or what goes with them, have the wrong type, shape or dtype."""
 
 
 class EmptyRowError(RoleMaskError, ValueError):
@@ -115,8 +129,31 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else ""
 
 
+def checks_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function so that an unknown keyword raises an error that names the function and the nearest keyword.
+
+    >>> @checks_keywords
+    ... def mask(ids, *, attention_mask=None): ...
+    >>> mask([1], attn_mask=[1])
+    Traceback (most recent call last):
+    rolemask.errors.ArgumentError: mask() has no keyword 'attn_mask': did you mean 'attention_mask'?
+    """
+    known = [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind != parameter.POSITIONAL_ONLY]
+    public_name = function.__qualname__.removesuffix(".__init__")
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for word in kwargs:
+            if word not in known:
+                hint = did_you_mean(word, known) or f"it has {', '.join(name for name in known if name != 'self')}"
+                raise ArgumentError(f"{public_name}() has no keyword {word!r}: {hint}")
+        return function(*args, **kwargs)
+
+    return checked
+
+
 def require(module: str, *, extra: str, needed_for: str) -> ModuleType:
-    """Import `module`.
+    """Import and return `module`; if it is not installed, the error names the extra that it belongs to.
 
     Raises:
         MissingExtraError: The module is not installed; names the extra that installs it.

@@ -1,13 +1,14 @@
-"""The masker: a compiled marker set with a policy, for whatever holds the token ids."""
+"""`Masker`: a compiled marker set with a policy, which turns token ids into labels."""
 
 import logging
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
+from rolemask.chat_templates.detect import nearest_set
 from rolemask.chat_templates.self_check import self_check as check_against_template
-from rolemask.errors import EmptyRowError, InputError, PolicyError
+from rolemask.errors import EmptyRowError, InputError, PolicyError, TokenizerMismatchError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.batch import (
     ArrayBatch,
@@ -24,52 +25,70 @@ from rolemask.masking.dispatch import Dispatcher
 from rolemask.masking.explain import Explanation, explain_row
 from rolemask.masking.policy import choice, make_policy
 from rolemask.masking.report import RowReport, report_row
-from rolemask.matching.compiler import rules_for
+from rolemask.matching.compiler import Rules, rules_for
+from rolemask.matching.vocabulary import read_vocabulary
+from rolemask.types import ArrayOrTensorT, Backend, IdsT, ListsOrTensorT, OnEmpty, SelfCheck, TrainOnEos, Turns
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from rolemask.types import TokenIdsLike, TrainTurns, Values
 
 logger = logging.getLogger("rolemask")
 
-OnEmpty = Literal["warn", "error", "ignore"]
-SelfCheck = Literal["error", "warn", "off"]
-Backend = Literal["auto", "host", "device"]
-_warned: set[str] = set()  # the sets of which an empty row was warned about in this process
-
 
 class Masker:
-    """Labels token ids: the id where the token counts in the loss, -100 elsewhere. Made by `MarkerSet.compile`.
+    """Labels token ids: a token's own id where it counts in the loss, -100 elsewhere. `MarkerSet.compile` makes one.
 
-    Labels are not shifted: the model or the loss does that, as in Transformers. Picklable.
+    >>> import rolemask
+    >>> markers = rolemask.MarkerSet.from_role_boundaries(
+    ...     [
+    ...         {"role": "user", "start": {"ids": [1]}, "end": {"ids": [9]}},
+    ...         {"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}},
+    ...     ]
+    ... )
+    >>> rolemask.Masker(markers)
+    <Masker 'role_boundaries' on no tokenizer: train_on_inputs=False, roles_to_train=[assistant], train_on_eos=turn, turns=all; \
+on_empty=warn; roles user, assistant>
+
+    Labels are not shifted: the model or the loss does that, as in Transformers. A masker can be pickled.
 
     Args:
         markers: The marker set.
-        tokenizer: Tokenizer or processor whose ids will come; not needed where every marker is given as ids.
+        tokenizer: The tokenizer or processor that makes the ids. Not needed if every marker is given as ids.
         train_on_inputs: Train everything but media and padding.
-        roles_to_train: The roles whose words are trained; None means ``["assistant"]``, ``[]`` trains nothing.
-        train_on_eos: ``"turn"``, ``"all"``, ``"last"`` or ``"none"``: whose end markers are trained.
+        roles_to_train: The roles that are trained; None means ``["assistant"]``, ``[]`` trains nothing.
+        train_on_eos: Which end markers are trained: those of trained turns (``"turn"``), of ``"all"`` turns, of the ``"last"`` trained
+            turn that has one, or ``"none"``.
         turns: ``"all"`` turns of the trained roles, or only the ``"last"``.
-        on_empty: What to do about a row in which nothing is trained: ``"warn"`` (once per marker set and process), ``"error"`` or
-            ``"ignore"``. On a device only ``"error"`` looks, and waits for it.
-        self_check: What to do where the chat template of the tokenizer or processor does not follow the marker set, which a few short
-            chats tell (some tens of milliseconds, the first time): ``"error"``, ``"warn"``, or not even look: ``"off"``.
-        backend: Where tensors are masked: ``"auto"``: on the device where they are, if that is no CPU; on the ``"host"``; or with the
-            operations for a ``"device"`` wherever they are. Flags per turn (`train_turns`) are always checked and used on the host.
+        on_empty: What to do about a row in which nothing is trained: ``"warn"``, ``"error"`` or ``"ignore"``. A masker warns once; a copy
+            of it (pickled, or in a worker process) warns once more. On a device only ``"error"`` looks, and it synchronises.
+        self_check: What to do if the tokenizer's chat template does not follow the marker set: ``"error"``, ``"warn"``, or don't check:
+            ``"off"``. The check renders a few short chats (some tens of milliseconds, once per set, template and tokenizer).
+        backend: Where tensors are masked: ``"auto"`` (on their device, unless that is the CPU), on the ``"host"``, or with the
+            ``"device"`` operations wherever they are. Batches with `train_turns` are always masked on the host.
 
     Raises:
         TokenizerMismatchError, TemplateMismatchError, UnsupportedTokenizerError: See `MarkerSet.compile`.
         PolicyError: A role that the set does not have, or an option with a wrong value.
+        ArgumentError: An unknown keyword.
     """
 
+    @checks_keywords
     def __init__(
         self,
         markers: MarkerSet,
-        tokenizer: Any = None,
+        tokenizer: object = None,
         *,
         train_on_inputs: bool = False,
         roles_to_train: Sequence[str] | None = None,
-        train_on_eos: str = "turn",
-        turns: str = "all",
-        on_empty: str = "warn",
-        self_check: str = "error",
-        backend: str = "auto",
+        train_on_eos: TrainOnEos = "turn",
+        turns: Turns = "all",
+        on_empty: OnEmpty = "warn",
+        self_check: SelfCheck = "error",
+        backend: Backend = "auto",
     ) -> None:
         choice("on_empty", on_empty, get_args(OnEmpty))
         choice("self_check", self_check, get_args(SelfCheck))
@@ -81,32 +100,37 @@ class Masker:
             markers.roles, train_on_inputs=train_on_inputs, roles_to_train=roles_to_train, train_on_eos=train_on_eos, turns=turns
         )
         self.on_empty = on_empty
-        self.rules = rules_for(markers, tokenizer)
+        self.rules = _compile(markers, tokenizer)
         check_against_template(markers, self.rules, tokenizer, self_check)
         self._paths = Dispatcher(self.rules, self.policy, backend)
         self._weighted: Dispatcher | None = None
+        self._has_warned = False
         logger.info("%r on %s: %s; %s", markers.name, self.rules.vocabulary.name, self.policy, self._summary())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_has_warned": False}  # whoever gets the copy may not see the log of this process
+
+    def __repr__(self) -> str:
+        roles = ", ".join(self.role_names) or "none"
+        return f"<Masker {self.markers.name!r} on {self.rules.vocabulary.name}: {self.policy}; on_empty={self.on_empty}; roles {roles}>"
 
     @property
     def role_names(self) -> tuple[str, ...]:
-        """The roles, in the order of the ids that `roles` returns."""
+        """The roles, in the order of the ids that `role_ids` returns."""
         return self.rules.roles
 
-    def __call__(self, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
-        """Return the labels of `input_ids`: same kind, shape, dtype and device; -100 where no loss is wanted.
-
-        Args:
-            input_ids: (B, T) or (T,), int32 or int64 tensor or array; or a list of ints, or of lists of ints of any lengths.
-            attention_mask: The same shape; 0 where a token is padding. Without it the pad token is told by its id. A mask that numbers
-                the documents of a row (1, 1, 2, 2, 2, 0, as Axolotl's does) tells of them too.
-            **rows: What else is known of the rows. Where several documents are packed into one, tell of them by one of `position_ids` (the
-                same shape; a document begins wherever the position does not go up), `seq_lens` (the lengths, per row), `cu_seqlens`
-                (n + 1 borders, for one row): each is masked as if it stood alone, and the first label of every further one is -100.
-                `train_turns` (flags, per row) picks turns: one flag for each turn of which anything would be trained.
-
-        Raises:
-            InputError: A wrong kind, shape or dtype; or not as many flags as turns.
-            EmptyRowError: Nothing is trained in a row, and `on_empty="error"`.
+    @checks_keywords
+    def __call__(
+        self,
+        input_ids: IdsT,
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> IdsT:
+        """Return the labels of `input_ids`, -100 for tokens that are not trained.
 
         >>> import rolemask
         >>> markers = rolemask.MarkerSet.from_role_boundaries(
@@ -117,124 +141,391 @@ class Masker:
         ... )
         >>> markers.compile()([1, 5, 9, 2, 6, 9])
         [-100, -100, -100, -100, 6, 9]
+
+        If a row packs several documents, pass one of `position_ids`, `cu_seqlens` and `seq_lens`: each document is masked as if it stood
+        alone, and the first label of every document but the first is -100. An `attention_mask` that numbers the documents
+        (1, 1, 2, 2, 2, 0, as Axolotl's does) says it too.
+
+        Args:
+            input_ids: (B, T) or (T,) tensor or array, int32 or int64; or a list of ints, or of lists of ints of any lengths.
+            attention_mask: The same shape; 0 where a token is padding. Without it, tokens with the pad id are padding.
+            position_ids: The same shape; a document begins wherever the position does not go up.
+            cu_seqlens: (n + 1,) ascending borders from 0; for a batch of one row.
+            seq_lens: (B, n) or, for one row, (n,): the lengths of the documents, 0 for none.
+            train_turns: One flag per trainable turn, per row: False leaves that turn out.
+
+        Returns:
+            Labels of the type, shape, dtype and device of `input_ids`.
+
+        Raises:
+            InputError: A wrong type, shape or dtype; or not one flag per trainable turn.
+            EmptyRowError: Nothing is trained in a row, and `on_empty="error"`.
         """
+        rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         if self._paths.stays_on_device(input_ids, rows):
-            tensors, labels, _ = self._paths.mask_on_device(input_ids, attention_mask, rows)
+            tensors, labels, _ = self._paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
             if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
                 self._check_empty(read_batch(input_ids, attention_mask, **rows), to_array(labels))
-            return tensors.restore(labels)
+            return cast("IdsT", tensors.restore(labels))
         batch = read_batch(input_ids, attention_mask, **rows)
         labels, _ = self._paths.mask(batch, with_roles=False)
         self._check_empty(batch, labels)
-        return batch.restore(labels)
+        return cast("IdsT", batch.restore(labels))
 
-    def mask_(self, labels: Any, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
-        """Set `labels` to -100, in place, wherever no loss is wanted; what is -100 already stays so. Returns `labels`.
+    @checks_keywords
+    def mask_(
+        self,
+        labels: ArrayOrTensorT,
+        input_ids: "Values",
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> ArrayOrTensorT:
+        """Set `labels` to -100, in place, for tokens that are not trained; what is -100 already stays so. Returns `labels`.
+
+        >>> import numpy, rolemask
+        >>> markers = rolemask.MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}])
+        >>> labels = numpy.array([2, -100, 7, 9])
+        >>> markers.compile().mask_(labels, numpy.array([2, 6, 7, 9])).tolist()
+        [-100, -100, 7, 9]
 
         Args:
-            labels: Tensor or array of the shape of `input_ids`, of any integer dtype and any device.
-            input_ids: As for `__call__`.
-            attention_mask: As for `__call__`.
-            **rows: As for `__call__`.
+            labels: Tensor or array of the shape of `input_ids`, of any integer dtype and on any device.
+            input_ids: As for `__call__`; and so are the others.
+            attention_mask: See `__call__`.
+            position_ids: See `__call__`.
+            cu_seqlens: See `__call__`.
+            seq_lens: See `__call__`.
+            train_turns: See `__call__`.
 
         Raises:
-            InputError: `labels` is no tensor or array, or of another shape.
+            InputError: `labels` is neither a tensor nor an array, or has another shape.
         """
         if not (is_tensor(labels) or is_array(labels)):
             raise InputError(f"labels is a {type(labels).__name__}; only a tensor or an array can be masked in place")
-        masked = self(input_ids, attention_mask, **rows)
+        rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
+        masked: Any = self(cast("TokenIdsLike", input_ids), attention_mask, **rows)
         masked = masked if is_tensor(masked) else to_array(masked)
         if tuple(labels.shape) != tuple(masked.shape):
             raise InputError(f"labels has the shape {tuple(labels.shape)}, expected that of input_ids, {tuple(masked.shape)}")
         if is_tensor(labels):
             import torch
 
-            labels.masked_fill_((torch.as_tensor(masked) == IGNORE_INDEX).to(labels.device), IGNORE_INDEX)
+            tensor = cast("Tensor", labels)
+            tensor.masked_fill_((torch.as_tensor(masked) == IGNORE_INDEX).to(tensor.device), IGNORE_INDEX)
         else:
             labels[to_array(masked) == IGNORE_INDEX] = IGNORE_INDEX
         return labels
 
-    def role_ids(self, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
-        """Return the role id of each token, an index into `role_names`, or -1 outside any turn: int8, kind and shape of `input_ids`."""
-        if self._paths.stays_on_device(input_ids, rows):
-            tensors, _, roles = self._paths.mask_on_device(input_ids, attention_mask, rows)
-            return tensors.restore(roles)
-        batch = read_batch(input_ids, attention_mask, **rows)
-        return batch.restore(self._paths.mask(batch)[1])
-
-    def weights(self, input_ids: Any, role_weights: Mapping[str, float], attention_mask: Any = None, **rows: Any) -> Any:
-        """Return a loss weight per token, float32, of the kind and shape of `input_ids`; 0 where no loss is wanted.
-
-        What is trained is what would be with ``roles_to_train=list(role_weights)``; a token weighs what its role does. A span whose role
-        is not named, and that follows its turn, weighs what the turn does: ``{"assistant": 1.0, "reasoning": 0.5}``.
-
-        Raises:
-            PolicyError: A role that the set does not have, or a negative weight.
+    @overload
+    def role_ids(
+        self,
+        input_ids: ListsOrTensorT,
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> ListsOrTensorT: ...
+    @overload
+    def role_ids(
+        self,
+        input_ids: "NDArray[np.integer[Any]]",
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> "NDArray[np.int8]": ...
+    @checks_keywords
+    def role_ids(
+        self,
+        input_ids: "TokenIdsLike",
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> "TokenIdsLike":
+        """Return the role id of each token: an index into `role_names`, or -1 outside any turn.
 
         >>> import rolemask
         >>> markers = rolemask.MarkerSet.from_role_boundaries(
         ...     [{"role": "user", "start": {"ids": [1]}}, {"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}]
         ... )
-        >>> markers.compile().weights([2, 6, 9, 1, 5], {"assistant": 1.0, "user": 0.1})
-        [0.0, 1.0, 1.0, 0.0, 0.10000000149011612]
+        >>> markers.compile().role_ids([7, 2, 6, 9, 1, 5])
+        [-1, 1, 1, 1, 0, 0]
+
+        The arguments and errors are those of `__call__`.
+
+        Returns:
+            int8, of the type, shape and device of `input_ids`.
         """
-        if any(weight < 0 for weight in role_weights.values()):
-            raise PolicyError(f"role_weights is {dict(role_weights)}, expected weights of 0 or more")
-        table = [0.0] * len(self.rules.roles) + [0.0]  # the last one is for role -1
-        for rule in self.rules.rules:
-            if rule.follows_turn:
-                table[rule.role] = role_weights.get(self.rules.roles[rule.within], 0.0)
-        for role, weight in role_weights.items():
-            if role in self.rules.roles:
-                table[self.rules.roles.index(role)] = weight
+        rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
+        if self._paths.stays_on_device(input_ids, rows):
+            tensors, _, roles = self._paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
+            role_ids: Tensor = tensors.restore(roles)
+            return role_ids
+        batch = read_batch(input_ids, attention_mask, **rows)
+        return cast("TokenIdsLike", batch.restore(self._paths.mask(batch)[1]))
+
+    @overload
+    def weights(
+        self,
+        input_ids: list[int],
+        attention_mask: "Values | None" = None,
+        *,
+        role_weights: Mapping[str, float],
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> list[float]: ...
+    @overload
+    def weights(
+        self,
+        input_ids: list[list[int]],
+        attention_mask: "Values | None" = None,
+        *,
+        role_weights: Mapping[str, float],
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> list[list[float]]: ...
+    @overload
+    def weights(
+        self,
+        input_ids: "NDArray[np.integer[Any]]",
+        attention_mask: "Values | None" = None,
+        *,
+        role_weights: Mapping[str, float],
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> "NDArray[np.float32]": ...
+    @overload
+    def weights(
+        self,
+        input_ids: "Tensor",
+        attention_mask: "Values | None" = None,
+        *,
+        role_weights: Mapping[str, float],
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> "Tensor": ...
+    @checks_keywords
+    def weights(
+        self,
+        input_ids: "TokenIdsLike",
+        attention_mask: "Values | None" = None,
+        *,
+        role_weights: Mapping[str, float],
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> "list[float] | list[list[float]] | NDArray[np.float32] | Tensor":
+        """Return a loss weight per token, 0 for tokens that are not trained.
+
+        >>> import rolemask
+        >>> markers = rolemask.MarkerSet.from_role_boundaries(
+        ...     [{"role": "user", "start": {"ids": [1]}}, {"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}]
+        ... )
+        >>> markers.compile().weights([2, 6, 9, 1, 5], role_weights={"assistant": 1.0, "user": 0.5})
+        [0.0, 1.0, 1.0, 0.0, 0.5]
+
+        The roles of `role_weights` are trained, in place of the masker's `roles_to_train`, and a token has the weight of its role.
+        A span that follows its turn, and whose role is not named, has the weight of the turn's role: with
+        ``{"assistant": 1.0, "reasoning": 0.5}``, tool calls have 1.0.
+
+        Args:
+            input_ids: As for `__call__`; and so are the others.
+            attention_mask: See `__call__`.
+            role_weights: Role -> weight, 0 or more.
+            position_ids: See `__call__`.
+            cu_seqlens: See `__call__`.
+            seq_lens: See `__call__`.
+            train_turns: See `__call__`.
+
+        Returns:
+            float32, of the type, shape and device of `input_ids`.
+
+        Raises:
+            PolicyError: A role that the set does not have, or a negative weight.
+        """
+        rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
+        table = self._weight_table(role_weights)
         paths = self._paths_for(tuple(role_weights))
         if paths.stays_on_device(input_ids, rows):
             import torch
 
-            tensors, labels, roles = paths.mask_on_device(input_ids, attention_mask, rows)
-            weights = torch.tensor(table, dtype=torch.float32, device=labels.device)[roles.long()]
-            return tensors.restore(torch.where(labels != IGNORE_INDEX, weights, 0.0))
+            tensors, labels, roles = paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
+            of_role = torch.tensor(table, dtype=torch.float32, device=labels.device)[roles.long()]
+            weights: Tensor = tensors.restore(torch.where(labels != IGNORE_INDEX, of_role, 0.0))
+            return weights
         batch = read_batch(input_ids, attention_mask, **rows)
         labels, roles = paths.mask(batch)
         if isinstance(batch, ArrayBatch):
             import numpy
 
-            return batch.restore(numpy.where(labels != IGNORE_INDEX, numpy.array(table, dtype=numpy.float32)[roles], numpy.float32(0)))
+            weighed = numpy.where(labels != IGNORE_INDEX, numpy.array(table, dtype=numpy.float32)[roles], numpy.float32(0))
+            return cast("NDArray[np.float32]", batch.restore(weighed))
         as_float32 = [struct.unpack("f", struct.pack("f", weight))[0] for weight in table]
-        return batch.restore(
-            [
-                [as_float32[role] if label != IGNORE_INDEX else 0.0 for label, role in zip(*row, strict=True)]
-                for row in zip(labels, roles, strict=True)
-            ]
-        )
+        lists = [
+            [as_float32[role] if label != IGNORE_INDEX else 0.0 for label, role in zip(*row, strict=True)]
+            for row in zip(labels, roles, strict=True)
+        ]
+        return cast("list[list[float]]", batch.restore(lists))
 
-    def explain(self, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
+    @overload
+    def explain(
+        self,
+        input_ids: list[int],
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> Explanation: ...
+    @overload
+    def explain(
+        self,
+        input_ids: list[list[int]],
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> list[Explanation]: ...
+    @overload
+    def explain(
+        self,
+        input_ids: "NDArray[np.integer[Any]] | Tensor",
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> Explanation | list[Explanation]: ...
+    @checks_keywords
+    def explain(
+        self,
+        input_ids: "TokenIdsLike",
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> Explanation | list[Explanation]:
         """Explain, token by token, what is trained and why.
 
-        Returns:
-            An `Explanation` for a row (T,), a list of them for a batch (B, T).
-        """
-        batch = as_lists(read_batch(input_ids, attention_mask, **rows))
+        >>> import rolemask
+        >>> markers = rolemask.MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}])
+        >>> for segment in markers.compile().explain([2, 6, 7, 9]).segments:
+        ...     print(segment.start, segment.stop, segment.role, segment.part, segment.trained)
+        0 1 assistant header False
+        1 3 assistant content True
+        3 4 assistant end marker True
 
-        def explain_one(index: int) -> Explanation:
+        The arguments and errors are those of `__call__`.
+
+        Returns:
+            An `Explanation` for one row, (T,); a list of them for a batch, (B, T).
+        """
+        rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
+        batch = as_lists(read_batch(input_ids, attention_mask, **rows))
+        explanations = []
+        for index in range(len(batch.ids)):
             row = batch.row(index)
-            return explain_row(row.ids, self._paths.define(row, index), row.attention, self.rules, self.policy)
+            explanations.append(explain_row(row.ids, self._paths.define(row, index), row.attention, self.rules, self.policy))
+        return explanations[0] if batch.flat else explanations
 
-        return batch.restore([explain_one(index) for index in range(len(batch.ids))])
+    @overload
+    def report(
+        self,
+        input_ids: list[int],
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> RowReport: ...
+    @overload
+    def report(
+        self,
+        input_ids: list[list[int]],
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> list[RowReport]: ...
+    @overload
+    def report(
+        self,
+        input_ids: "NDArray[np.integer[Any]] | Tensor",
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> RowReport | list[RowReport]: ...
+    @checks_keywords
+    def report(
+        self,
+        input_ids: "TokenIdsLike",
+        attention_mask: "Values | None" = None,
+        *,
+        position_ids: "Values | None" = None,
+        cu_seqlens: "Values | None" = None,
+        seq_lens: "Values | None" = None,
+        train_turns: "TrainTurns | None" = None,
+    ) -> RowReport | list[RowReport]:
+        """Count the turns and the trained tokens of each row; for a row that trains nothing, say why.
 
-    def report(self, input_ids: Any, attention_mask: Any = None, **rows: Any) -> Any:
-        """Count the turns found and the tokens trained, and say why where nothing is.
+        >>> import rolemask
+        >>> markers = rolemask.MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}])
+        >>> print(markers.compile().report([2, 6, 7, 9]))
+        3 of 4 tokens trained; turns: 1 assistant
+
+        The arguments and errors are those of `__call__`.
 
         Returns:
-            A `RowReport` for a row (T,), a list of them for a batch (B, T).
+            A `RowReport` for one row, (T,); a list of them for a batch, (B, T).
         """
+        rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         batch = as_lists(read_batch(input_ids, attention_mask, **rows))
-        return batch.restore([self._report(batch.row(index), index) for index in range(len(batch.ids))])
+        reports = [self._report(batch.row(index), index) for index in range(len(batch.ids))]
+        return reports[0] if batch.flat else reports
 
-    def map_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Add `labels` to a batch of `datasets.Dataset.map(masker.map_batch, batched=True)`.
+    def map_batch(self, batch: Mapping[str, Any]) -> "dict[str, TokenIdsLike]":
+        """Return ``{"labels": ...}`` for a batch, as ``dataset.map(masker.map_batch, batched=True)`` calls it.
 
-        Packed rows are told by the batch's `position_ids`, if they have the shape of `input_ids`, or its `seq_lens`.
+        >>> import rolemask
+        >>> markers = rolemask.MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}])
+        >>> markers.compile().map_batch({"input_ids": [[2, 6, 9], [2, 7]]})
+        {'labels': [[-100, 6, 9], [-100, 7]]}
+
+        Args:
+            batch: A mapping with `input_ids` and, if it has them, `attention_mask`, `position_ids` of the shape of `input_ids`, and
+                `seq_lens`, which mean what they mean for `__call__`. Other keys are ignored.
 
         Raises:
             InputError: The batch has no `input_ids`.
@@ -243,12 +534,13 @@ class Masker:
             raise InputError(f"the batch has no 'input_ids', only {', '.join(batch) or 'nothing'}. Tokenize the dataset first")
         rows = {}
         positions = batch.get("position_ids")
-        # Positions with more axes (three for the multimodal rotary embedding) say where a token is in an image, not in a document.
+        # Positions with more axes (three for the multimodal rotary embedding) are places in an image, not in a document.
         if positions is not None and have_one_shape(positions, batch["input_ids"]):
             rows["position_ids"] = positions
         elif batch.get("seq_lens") is not None:
             rows["seq_lens"] = batch["seq_lens"]
-        return {"labels": self(batch["input_ids"], batch.get("attention_mask"), **rows)}
+        labels: TokenIdsLike = self(batch["input_ids"], batch.get("attention_mask"), **rows)
+        return {"labels": labels}
 
     def _summary(self) -> str:
         parts = []
@@ -258,8 +550,21 @@ class Masker:
             parts.append(f"{marker.role}: {start} ... {end}")
         return f"{'; '.join(parts)}; {len(self.rules.media)} media ids"
 
+    def _weight_table(self, role_weights: Mapping[str, float]) -> list[float]:
+        """Return the weight of each role id; the last entry is for -1."""
+        if any(weight < 0 for weight in role_weights.values()):
+            raise PolicyError(f"role_weights is {dict(role_weights)}, expected weights of 0 or more")
+        table = [0.0] * (len(self.rules.roles) + 1)
+        for rule in self.rules.rules:
+            if rule.follows_turn:
+                table[rule.role] = role_weights.get(self.rules.roles[rule.within], 0.0)
+        for role, weight in role_weights.items():
+            if role in self.rules.roles:
+                table[self.rules.roles.index(role)] = weight
+        return table
+
     def _paths_for(self, roles: tuple[str, ...]) -> Dispatcher:
-        """Return the paths with other roles to train; the last are kept, since a training loop asks for the same again and again."""
+        """Return a dispatcher that trains other roles. The last one is kept: a training loop asks for the same roles again and again."""
         if self._weighted is None or self._weighted.policy.roles_to_train != roles:
             make_policy(self.markers.roles, roles_to_train=roles)
             self._weighted = Dispatcher(self.rules, replace(self.policy, roles_to_train=roles), self._paths.backend)
@@ -269,11 +574,11 @@ class Masker:
         masked = self._paths.define(row, index)
         return report_row(masked.labels, masked.roles, masked.turns, row.attention, self.rules, self.policy)
 
-    def _check_empty(self, batch: ListBatch | ArrayBatch, labels: Any) -> None:
-        # Who trains no role has asked for empty rows.
+    def _check_empty(self, batch: ListBatch | ArrayBatch, labels: Any) -> None:  # noqa: ANN401 - lists or an array, like the batch
+        # With no trained roles, empty rows are expected.
         if self.on_empty == "ignore" or not (self.policy.roles_to_train or self.policy.train_on_inputs):
             return
-        if self.on_empty == "warn" and self.markers.name in _warned:
+        if self.on_empty == "warn" and self._has_warned:
             return
         for index, row in enumerate(labels):
             is_empty = (row == IGNORE_INDEX).all() if isinstance(batch, ArrayBatch) else all(label == IGNORE_INDEX for label in row)
@@ -283,6 +588,22 @@ class Masker:
             message = f"{self.markers.name!r}: row {index} (of 0..{len(labels) - 1}) trains nothing: {report.why_empty}"
             if self.on_empty == "error":
                 raise EmptyRowError(f'{message} (pass on_empty="ignore" if that is expected)')
-            logger.warning("%s. Further rows are not reported; see Masker.report", message)
-            _warned.add(self.markers.name)
+            logger.warning("%s. This masker does not warn again; see Masker.report", message)
+            self._has_warned = True
             return
+
+
+def _given(**rows: object) -> dict[str, Any]:
+    """Return the arguments that are not None."""
+    return {name: value for name, value in rows.items() if value is not None}
+
+
+def _compile(markers: MarkerSet, tokenizer: object) -> Rules:
+    """Compile, and for a wrong tokenizer name the set that is nearest to it."""
+    try:
+        return rules_for(markers, tokenizer)
+    except TokenizerMismatchError as error:
+        nearest = nearest_set(read_vocabulary(tokenizer)) if error.missing else None
+        if nearest in (None, markers.name):
+            raise
+        raise TokenizerMismatchError(f"{error} The set nearest to this tokenizer is {nearest!r}.", missing=error.missing) from None

@@ -1,7 +1,7 @@
 """Shared by all tests."""
 
-import logging
 import os
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks a hub; without this, one that names a missing model would wait for it
@@ -13,13 +13,14 @@ settings.register_profile("rolemask", deadline=None, print_blob=True)
 settings.load_profile("rolemask")
 
 
-@pytest.fixture(autouse=True)
-def _warn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The warning about empty rows comes once per process; each test is a process of its own in that."""
-    import rolemask.masker
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel built from that sdist."""
+    from installed import ROOT, run
 
-    monkeypatch.setattr(rolemask.masker, "_warned", set())
-    logging.getLogger("rolemask").setLevel(logging.NOTSET)
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

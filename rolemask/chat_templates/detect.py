@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from rolemask.chat_templates.compare import ScenarioResult, prove
 from rolemask.chat_templates.derive import derive
@@ -21,10 +21,10 @@ from rolemask.masking.policy import choice
 from rolemask.matching.compiler import compile_rules, single_id
 from rolemask.matching.toy_tokenizer import ToyTokenizer
 from rolemask.matching.vocabulary import Vocabulary, read_vocabulary
+from rolemask.types import Fallback
 
 logger = logging.getLogger("rolemask")
 
-Fallback = Literal["derive", "media"]
 _MEDIA_ATTRIBUTES = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "boa_token", "eoa_token")
 _warned: set[str] = set()  # the models of which it was said in this process that nothing but media is masked
 
@@ -50,7 +50,7 @@ class _Candidate:
     grounds: tuple[bool, bool, bool, bool]
 
 
-def detect(processor: Any, *, fallback: str | None = None) -> MarkerSet:
+def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     """Find the registered marker set of a model.
 
     What speaks for a set: the hash of the chat template it was verified on, the model's id, its type, the class of its processor. Where
@@ -203,6 +203,17 @@ def _evidence(markers: MarkerSet, identity: _Identity) -> tuple[float, float, in
         len(written) + len(known) / (len(media) or 1),
         -len(markers.markers),
     )
+
+
+def nearest_set(vocabulary: Vocabulary) -> str | None:
+    """Return the name of the registered set of whose special tokens this tokenizer has the greatest part, and of those the most."""
+    scores = []
+    for path in registered():
+        tokens = glance(path).get("special_tokens") or ()
+        found = sum(single_id(token, vocabulary) is not None for token in tokens)
+        if found:
+            scores.append((found / len(tokens), found, path.stem))
+    return max(scores)[2] if scores else None
 
 
 def _media_only(processor: Any, identity: _Identity) -> MarkerSet:

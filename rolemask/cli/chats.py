@@ -1,21 +1,24 @@
-"""Chats: reading them from files, and writing them out with a model's template or, failing that, with the markers."""
+"""Chats for `rolemask explain`: read from a file, rendered with a model's chat template or with the markers alone."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rolemask.errors import ChatError, require
 from rolemask.markers.source import read_text
 from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
 from rolemask.matching.toy_tokenizer import DEFAULT_EOS
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A list of messages, and the tools that the template is told of."""
+    """A list of messages, and the tools that are passed to the chat template."""
 
     messages: list[Message]
     tools: list[Any] = field(default_factory=list)
@@ -26,7 +29,7 @@ def read_chats(path: Path) -> list[Chat]:
 
     Raises:
         FileReadError: The file cannot be read.
-        ChatError: It holds no chat; names the line and the message.
+        ChatError: The file holds no chat; the error names the line and the message.
     """
     text = read_text(path)
     try:
@@ -39,7 +42,7 @@ def read_chats(path: Path) -> list[Chat]:
             try:
                 documents.append((number, json.loads(line)))
             except json.JSONDecodeError as error:
-                # A file of one document that is broken is best explained as one document.
+                # If no line so far was JSON, the file is one broken document rather than broken JSON Lines.
                 broken, line_number = (error, number) if documents else (whole_file, whole_file.lineno)
                 raise ChatError(f"{path}:{line_number}:{broken.colno}: is neither JSON nor JSON Lines: {broken.msg}") from error
     if not documents:
@@ -47,40 +50,39 @@ def read_chats(path: Path) -> list[Chat]:
     return [_read_chat(document, f"{path}:{number}") for number, document in documents]
 
 
-def _read_chat(document: Any, where: str) -> Chat:
-    is_mapping = isinstance(document, dict)
-    messages = document.get("messages") if is_mapping else document
+def _read_chat(document: object, where: str) -> Chat:
+    messages = document.get("messages") if isinstance(document, dict) else document
     if not isinstance(messages, list) or not messages:
         raise ChatError(f'{where}: found {_kind(messages)}, expected a list of messages, or {{"messages": [...], "tools": [...]}}')
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ChatError(f'{where}: message {index} is {_kind(message)}, expected {{"role": "user", "content": "..."}}')
-    return Chat(messages, (document.get("tools") or []) if is_mapping else [])
+    return Chat(messages, (document.get("tools") or []) if isinstance(document, dict) else [])
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, dict):
         return f"an object with the keys {', '.join(map(repr, value)) or 'none'}"
     return {list: "an empty list", type(None): "nothing"}.get(type(value), f"{value!r:.40}")
 
 
-def render_with_tokenizer(chat: Chat, tokenizer: Any) -> list[int]:
-    """Return the token ids of a chat, written with the tokenizer's own chat template.
+def render_with_tokenizer(chat: Chat, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the token ids of a chat, rendered with the tokenizer's own chat template.
 
     Raises:
-        ChatError: There is no template, or it does not take this chat.
+        ChatError: There is no template, or it refuses this chat.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise ChatError(f"{tokenizer.name_or_path}: has no chat template; leave out --tokenizer to write the chat with the markers")
+        raise ChatError(f"{tokenizer.name_or_path}: has no chat template; leave out --tokenizer to render the chat with the markers")
     try:
         text = tokenizer.apply_chat_template(chat.messages, tools=chat.tools or None, tokenize=False)
-    except Exception as error:  # whatever the template's author lets happen
-        raise ChatError(f"the chat template of {tokenizer.name_or_path} does not take this chat: {error}") from error
-    # The template writes BOS itself, so nothing may be added here.
+    except Exception as error:  # a template can raise anything
+        raise ChatError(f"the chat template of {tokenizer.name_or_path} refuses this chat: {error}") from error
+    # The template writes BOS itself, so nothing is added here.
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """Load a tokenizer of Transformers from a hub id or a folder.
 
     Raises:
@@ -89,16 +91,17 @@ def load_tokenizer(name: str) -> Any:
     """
     transformers = require("transformers", extra="hf", needed_for="--tokenizer")
     try:
-        return transformers.AutoTokenizer.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()
         raise ChatError(
             f"cannot load the tokenizer {name!r}, neither as a folder nor from the hub: {reason[0] if reason else error!r}"
         ) from error
+    return tokenizer
 
 
 def render_with_markers(chat: Chat, markers: MarkerSet) -> str:
-    """Write a chat with the first alternative of each marker: what a template would write, less its own words and white space.
+    """Render a chat with the first alternative of each marker: what a template would write, without its own words and white space.
 
     Raises:
         ChatError: A message has a role without a marker, or the markers are ids.
@@ -110,7 +113,7 @@ def render_with_markers(chat: Chat, markers: MarkerSet) -> str:
 
 
 class _Writer:
-    """Writes messages as turns. A turn stays open until the next message shows whether it goes on, as behind a tool result in it."""
+    """Writes messages as turns. A turn stays open until the next message shows whether it goes on, as after a tool result inside it."""
 
     def __init__(self, markers: MarkerSet) -> None:
         self.markers = markers
@@ -127,7 +130,7 @@ class _Writer:
             return
         turn, span = self._marker(role, is_span=False), self._marker(role, is_span=True)
         if turn is None and span is None and role == "system":
-            # As the templates of such formats do, Gemma's and Mistral's among them.
+            # Templates without a system turn, such as Gemma's and Mistral's, put the system message into the next turn.
             self.preamble += f"{_content(message)}\n\n"
             return
         if turn is None and span is None:
@@ -159,7 +162,7 @@ class _Writer:
         if self.open is not None:
             shared = [start for start in starts for end in self._ends(self.open) if self.open.rewind and start.startswith(end)]
             if shared:
-                start = shared[0]  # the end of the turn before is the start of this one, and is written once
+                start = shared[0]  # one marker ends the previous turn and starts this one, so it is written once
             else:
                 self.parts.append(self._end(self.open))
         self.parts.append(start + (self._text(turn.header_end[0]) if turn.header_end else "") + self.preamble)
@@ -191,7 +194,7 @@ class _Writer:
 
 
 def _content(message: Message) -> str:
-    """Return the text of a message; of a list of parts, the text parts."""
+    """Return the text of a message; if the content is a list of parts, the text parts."""
     content = message.get("content")
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in content)

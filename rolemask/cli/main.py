@@ -1,4 +1,4 @@
-"""The command line. Exit status: 0 well, 1 problems found, 2 used wrongly or not possible."""
+"""The command line. Exit status: 0 success, 1 problems found, 2 misuse or failure."""
 
 import sys
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -28,24 +28,27 @@ from rolemask.masking.explain import Explanation, visible
 from rolemask.matching.toy_tokenizer import ToyTokenizer
 from rolemask.matching.vocabulary import read_vocabulary
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 PROBLEMS, MISUSE = 1, 2
 TRAINED_STYLE = "black on green"
 MASKED_STYLE = "dim"
 
 
 class _Failure(click.ClickException):
-    """An error of ours on the command line: the message, no traceback."""
+    """A RoleMaskError on the command line: the message, no traceback."""
 
     exit_code = MISUSE
 
-    def show(self, file: Any = None) -> None:
+    def show(self, file: IO[str] | None = None) -> None:
         click.echo(f"rolemask: {self.message}", err=True)
 
 
 class _Group(click.Group):
     """Turns every RoleMaskError of a command into a message and exit status 2."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click declares it
         try:
             return super().invoke(ctx)
         except RoleMaskError as error:
@@ -82,7 +85,7 @@ def show(name: str, tokenizer: str | None) -> None:
     encode: Callable[[str], Sequence[int]] | None = None
     if tokenizer is not None:
         loaded = load_tokenizer(tokenizer)
-        markers.compile(loaded)  # a wrong tokenizer is an error here, not a table of nonsense
+        markers.compile(loaded)  # raises for a wrong tokenizer, instead of showing a table of wrong ids
         encode = read_vocabulary(loaded).encode
     console = Console()
     console.print(f"[bold]{markers.name}[/bold]  {escape(markers.title)}  ({escape(markers.origin)})")
@@ -102,7 +105,7 @@ def show(name: str, tokenizer: str | None) -> None:
         console.print(f"{kind}: {escape(_shown(tokens, encode))}", style=MASKED_STYLE)
 
 
-def _shown(patterns: Sequence[Any], encode: Callable[[str], Sequence[int]] | None) -> str:
+def _shown(patterns: Sequence[object], encode: Callable[[str], Sequence[int]] | None) -> str:
     parts = []
     for pattern in patterns:
         text = visible(str(pattern))
@@ -128,12 +131,12 @@ def check(files: tuple[str, ...]) -> None:
 @_tokenizer_option
 @click.option("--template", "files", multiple=True, metavar="FILE", help="A chat template: Jinja, or JSON with the key chat_template.")
 @click.option("--write", is_flag=True, help="Write the proofs into proofs/NAME.json beside the YAML file.")
-@click.option("--show", "shown", metavar="SHAPE", help="Also show what is trained, and what should be, in this shape of conversation.")
+@click.option("--show", "shown", metavar="SCENARIO", help="Also show the trained text, and the expected one, in this scenario.")
 def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: bool, shown: str | None) -> None:
-    """Hold the marker set NAME to a model's own chat template. Exit 1 on a difference.
+    """Verify the marker set NAME against a model's own chat template. Exit 1 on a difference.
 
-    Without --template, the tokenizer's own; without --tokenizer, a small one that is built from the set's special tokens. With neither,
-    the tokenizer of the first model that the set names.
+    Without --template, the tokenizer's own template is used; without --tokenizer, a small tokenizer made from the set's special tokens.
+    With neither, the tokenizer of the first model that the set names.
     """
     markers = load(name)
     if tokenizer is None and not files:
@@ -155,20 +158,20 @@ def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: boo
 @main.command("derive")
 @click.argument("source", metavar="TOKENIZER|TEMPLATE")
 @click.option("--name", default="inferred", show_default=True, help="The name of the marker set.")
-def infer_(source: str, name: str) -> None:
+def derive_(source: str, name: str) -> None:
     """Derive a marker set from a chat template, and print it as YAML.
 
-    TEMPLATE is a file: Jinja, or JSON with the key chat_template. TOKENIZER is a hub id or a folder. Exit 1 where something could not be
-    settled; what, is told on standard error.
+    TEMPLATE is a file: Jinja, or JSON with the key chat_template. TOKENIZER is a hub id or a folder. Exit 1 if something could not be
+    settled; standard error says what.
     """
-    inference = derive(_template_or_tokenizer(source), name=name)
-    click.echo(inference.text, nl=False)
-    for problem in inference.unsettled:
+    derived = derive(_template_or_tokenizer(source), name=name)
+    click.echo(derived.text, nl=False)
+    for problem in derived.unsettled:
         click.echo(f"not settled: {problem}", err=True)
-    sys.exit(PROBLEMS if inference.unsettled else 0)
+    sys.exit(PROBLEMS if derived.unsettled else 0)
 
 
-def _template_or_tokenizer(source: str) -> Any:
+def _template_or_tokenizer(source: str) -> "Path | PreTrainedTokenizerBase":
     return Path(source) if Path(source).is_file() else load_tokenizer(source)
 
 
@@ -181,7 +184,7 @@ markers:
   - role: [system, user, assistant]
     start: "<|turn|>{{{{ role }}}}\\n"
     end: "<|end|>"
-  - role: other                     # a role nobody declared ends the turn before it, and is never trained
+  - role: other                     # a turn of any other role ends the turn before it, and is never trained
     start: "<|turn|>"
     end: "<|end|>"
 source: {{repository: owner/model, revision: "the commit", path: chat_template.jinja}}
@@ -196,17 +199,17 @@ examples:
 @click.option("--from", "source", metavar="TOKENIZER|TEMPLATE", help="Derive the markers from this chat template.")
 @click.option("--folder", default="registry", show_default=True, type=click.Path(path_type=Path), help="Where to write NAME.yaml.")
 def new(name: str, source: str | None, folder: Path) -> None:
-    """Start a marker set: write NAME.yaml, derived from a chat template with --from, or to be filled in by hand."""
+    """Start a marker set: write NAME.yaml, derived from a chat template (--from) or as a skeleton to fill in."""
     path = folder / f"{name}.yaml"
     if path.exists():
-        raise FileReadError(f"{path}: is there already")
-    inference = None if source is None else derive(_template_or_tokenizer(source), name=name)
+        raise FileReadError(f"{path}: exists already")
+    derived = None if source is None else derive(_template_or_tokenizer(source), name=name)
     try:
-        path.write_text(_SKELETON.format(name=name) if inference is None else inference.text, encoding="utf-8")
+        path.write_text(_SKELETON.format(name=name) if derived is None else derived.text, encoding="utf-8")
     except OSError as error:
-        raise FileReadError(f"{path}: cannot be written: {error.strerror or error}. Another place: --folder") from error
+        raise FileReadError(f"{path}: cannot be written: {error.strerror or error}. Choose another folder with --folder") from error
     click.echo(f"wrote {path}. Next: edit it, then `rolemask check {path}` and `rolemask verify {path}`")
-    for problem in inference.unsettled if inference is not None else ():
+    for problem in derived.unsettled if derived is not None else ():
         click.echo(f"not settled: {problem}", err=True)
 
 
@@ -236,17 +239,27 @@ def _print_verification(console: Console, one: Verification, shown: str | None) 
 @click.argument("chat", type=click.Path(path_type=Path))
 @_tokenizer_option
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write a self-contained HTML page instead.")
-@click.option("--roles-to-train", metavar="ROLE,...", help="Roles whose words are trained.  [default: assistant]")
-@click.option("--train-on-eos", metavar="WHICH", default="turn", show_default=True, help="turn, all, last or none.")
+@click.option("--roles-to-train", metavar="ROLE,...", help="The roles that are trained.  [default: assistant]")
+@click.option("--train-on-eos", metavar="WHICH", default="turn", show_default=True, help="Which end markers: turn, all, last or none.")
 @click.option("--train-on-inputs", is_flag=True, help="Train everything but media and padding.")
-@click.option("--turns", metavar="WHICH", default="all", show_default=True, help="all or last.")
-def explain(name: str, chat: Path, tokenizer: str | None, html: Path | None, roles_to_train: str | None, **policy: Any) -> None:
-    """Show which tokens of CHAT (JSON or JSON Lines) are trained under the marker set NAME.
+@click.option("--turns", metavar="WHICH", default="all", show_default=True, help="Which turns: all or last.")
+def explain(
+    name: str,
+    chat: Path,
+    tokenizer: str | None,
+    html: Path | None,
+    roles_to_train: str | None,
+    train_on_eos: str,
+    train_on_inputs: bool,
+    turns: str,
+) -> None:
+    """Show which tokens of CHAT (JSON or JSON Lines) are trained with the marker set NAME.
 
-    Without --tokenizer the chat is written with the markers and cut into tokens by a small tokenizer made from them; with it, the
-    tokenizer's own chat template writes it.
+    With --tokenizer, its own chat template renders the chat. Without, the chat is rendered with the markers, and cut into tokens by a
+    small tokenizer made from them.
     """
     markers = load(name)
+    policy: dict[str, Any] = {"train_on_eos": train_on_eos, "train_on_inputs": train_on_inputs, "turns": turns}
     if roles_to_train is not None:
         policy["roles_to_train"] = [role.strip() for role in roles_to_train.split(",") if role.strip()]
     explanations = _explain_chats(markers, read_chats(chat), tokenizer, policy)
@@ -269,9 +282,9 @@ def _explain_chats(markers: MarkerSet, chats: Sequence[Chat], tokenizer: str | N
         rows = [render_with_tokenizer(chat, loaded) for chat in chats]
     else:
         texts = [render_with_markers(chat, markers) for chat in chats]
-        embedded = ToyTokenizer(markers, texts)
-        masker = Masker(markers, embedded, **policy)
-        rows = [embedded.encode(text) for text in texts]
+        toy = ToyTokenizer(markers, texts)
+        masker = Masker(markers, toy, **policy)
+        rows = [toy.encode(text) for text in texts]
     return [masker.explain(row) for row in rows]
 
 
@@ -279,7 +292,7 @@ def _print_explanation(console: Console, explanation: Explanation) -> None:
     text = Text()
     for trained, segments in groupby(explanation.segments, key=attrgetter("trained")):
         run = "".join(segment.text for segment in segments)
-        # Without colours, brackets tell trained from masked.
+        # Without colours, brackets mark what is trained.
         text.append(run if console.color_system or not trained else f"[[{run}]]", style=TRAINED_STYLE if trained else MASKED_STYLE)
     console.print(text, soft_wrap=True, highlight=False)
     legend = Text.assemble(("trained", TRAINED_STYLE), " / ", ("masked", MASKED_STYLE)) if console.color_system else "[[trained]] / masked"

@@ -6,7 +6,8 @@ from enum import Enum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
-from rolemask.errors import Place
+from rolemask.errors import Place, checks_keywords
+from rolemask.types import Backend, OnEmpty, SelfCheck, TrainOnEos, Turns
 
 if TYPE_CHECKING:
     from rolemask.masker import Masker
@@ -115,30 +116,85 @@ class MarkerSet:
         )
         return sha256(repr(decisive).encode()).hexdigest()[:16]
 
-    def compile(self, tokenizer: Any = None, **policy: Any) -> "Masker":
-        """Compile the markers against a tokenizer or processor; see `rolemask.Masker` for the policy keywords.
+    def __repr__(self) -> str:
+        roles = ", ".join(self.roles) or "none"
+        return f"<MarkerSet {self.name!r}: roles {roles}; {len(self.markers)} markers, {len(self.media_tokens)} media tokens>"
+
+    @checks_keywords
+    def compile(
+        self,
+        tokenizer: object = None,
+        *,
+        train_on_inputs: bool = False,
+        roles_to_train: Sequence[str] | None = None,
+        train_on_eos: TrainOnEos = "turn",
+        turns: Turns = "all",
+        on_empty: OnEmpty = "warn",
+        self_check: SelfCheck = "error",
+        backend: Backend = "auto",
+    ) -> "Masker":
+        """Compile the markers against a tokenizer or processor, and return a masker; `rolemask.Masker` explains the options.
+
+        >>> import rolemask
+        >>> markers = rolemask.MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}, "end": {"ids": [9]}}])
+        >>> masker = markers.compile(train_on_eos="none")
+        >>> masker([2, 6, 7, 9])
+        [-100, 6, 7, -100]
+
+        Args:
+            tokenizer: A tokenizer or processor of Transformers, tokenizers, mistral-common or tiktoken. Not needed if every marker is
+                given as ids.
+            train_on_inputs: See `rolemask.Masker`.
+            roles_to_train: See `rolemask.Masker`.
+            train_on_eos: See `rolemask.Masker`.
+            turns: See `rolemask.Masker`.
+            on_empty: See `rolemask.Masker`.
+            self_check: See `rolemask.Masker`.
+            backend: See `rolemask.Masker`.
 
         Raises:
             TokenizerMismatchError: A marker does not exist in this tokenizer.
-            TemplateMismatchError: Its chat template does not follow the markers; see `self_check`.
+            TemplateMismatchError: The tokenizer's chat template does not follow the markers, and `self_check="error"`.
             UnsupportedTokenizerError: rolemask cannot read the vocabulary.
             PolicyError: A role is unknown, or an option has a wrong value.
+            ArgumentError: An unknown keyword.
         """
         # Imports against the direction of the layers, so that `load(...).compile(...)` reads well.
         from rolemask.masker import Masker
 
-        return Masker(self, tokenizer, **policy)
+        return Masker(
+            self,
+            tokenizer,
+            train_on_inputs=train_on_inputs,
+            roles_to_train=roles_to_train,
+            train_on_eos=train_on_eos,
+            turns=turns,
+            on_empty=on_empty,
+            self_check=self_check,
+            backend=backend,
+        )
 
     @staticmethod
     def from_role_boundaries(
         boundaries: Sequence[Mapping[str, Any]] | None, base: "MarkerSet | None" = None, *, name: str = "role_boundaries"
     ) -> "MarkerSet":
-        """Read Axolotl's `role_boundaries`.
+        """Make a marker set from Axolotl's `role_boundaries`.
 
-        A non-empty list replaces all markers of `base` and keeps its media tokens. None and ``[]`` return `base` unchanged.
+        >>> MarkerSet.from_role_boundaries(
+        ...     [
+        ...         {"role": "user", "start": "USER:", "end": "ASSISTANT:", "include_end": False},
+        ...         {"role": "assistant", "start": "ASSISTANT:", "end": "eos_token"},
+        ...     ]
+        ... )
+        <MarkerSet 'role_boundaries': roles user, assistant; 2 markers, 0 media tokens>
+
+        Args:
+            boundaries: A non-empty list replaces all markers of `base` and keeps its media tokens; with None or ``[]`` you get `base`.
+            base: The marker set to start from.
+            name: The name of the new set.
 
         Raises:
-            MarkerSetError: An entry is malformed (entries count from 0), or there is neither a list nor a base.
+            MarkerSetError: An entry is malformed, or there is neither a list nor a base. The problems number entries from 0.
         """
         from rolemask.markers.role_boundaries import read_role_boundaries
 

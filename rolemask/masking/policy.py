@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from rolemask.errors import PolicyError, did_you_mean
+from rolemask.types import TrainOnEos, Turns
 
-TrainOnEos = Literal["turn", "all", "last", "none"]
-Turns = Literal["all", "last"]
 DEFAULT_ROLES = ("assistant",)
 
 

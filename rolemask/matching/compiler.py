@@ -1,19 +1,17 @@
-"""MarkerSet + tokenizer -> rules: ids, no strings left."""
+"""Compiling a marker set against a tokenizer: the rules hold token ids, no text."""
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from rolemask.errors import TokenizerMismatchError
-from rolemask.markers.registry import glance, registered
 from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
 from rolemask.matching.trie import Entry, Symbol, TokenTrie, build_trie, whole
 from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens, read_vocabulary
 
 OUTSIDE = -1
-"""The role id of a token that belongs to no turn."""
+"""The role id of a token outside any turn."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,10 @@ class Rules:
     roles: tuple[str, ...]
     rules: tuple[Rule, ...]
     openings: tuple[tuple[int, int], ...]
-    """What a start marker opens: the rule of a turn, and that of the span inside it with which the header ends, or -1."""
+    """What a start marker opens: the rule of the turn, and the rule of the span that the header leaves open, or -1."""
     starts: TokenTrie
     special_starts: TokenTrie
-    """The starts that begin with a special token, or are given as ids: they end any turn."""
+    """The starts that begin with a special token or are given as ids. They end any turn."""
     spans: Mapping[int, TokenTrie]
     """Role id of a turn -> the starts of the spans inside it."""
     media: frozenset[int]
@@ -55,13 +53,15 @@ class Rules:
     vocabulary: Vocabulary = field(compare=False)
 
 
-_cache: WeakKeyDictionary[Any, dict[Hashable, "Rules"]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[object, dict[Hashable, "Rules"]] = WeakKeyDictionary()
+"""Tokenizer -> the rules compiled for it. Compiling takes a second or more, and code that makes a masker per dataset makes many."""
 
 
-def rules_for(markers: MarkerSet, tokenizer: Any) -> Rules:
-    """Compile against a tokenizer or processor, or return what was compiled before for the same two.
+def rules_for(markers: MarkerSet, tokenizer: object) -> Rules:
+    """Compile against a tokenizer or processor, and cache the result for as long as the tokenizer lives.
 
-    A tokenizer that has gained tokens since, or has another EOS or padding token, counts as another.
+    A tokenizer that has gained tokens since, or has another EOS or padding token, is compiled against anew; so is one that has no
+    length, no hash or no weak references.
 
     Raises:
         UnsupportedTokenizerError: See `read_vocabulary`.
@@ -70,23 +70,37 @@ def rules_for(markers: MarkerSet, tokenizer: Any) -> Rules:
     if tokenizer is None:
         return compile_rules(markers, None)
     inner = getattr(tokenizer, "tokenizer", tokenizer)
+    if not isinstance(inner, Sized):
+        return compile_rules(markers, read_vocabulary(tokenizer))
     try:
         known = _cache.setdefault(inner, {})
-        key = (markers, len(inner), getattr(inner, "eos_token_id", None), getattr(inner, "pad_token_id", None))
-    except TypeError:  # no length, no hash or no weak references: compiled anew each time
+    except TypeError:  # no hash or no weak references
         return compile_rules(markers, read_vocabulary(tokenizer))
+    key = (markers, len(inner), getattr(inner, "eos_token_id", None), getattr(inner, "pad_token_id", None))
     if key not in known:
         known[key] = compile_rules(markers, read_vocabulary(tokenizer))
     return known[key]
 
 
 def compile_rules(markers: MarkerSet, vocabulary: Vocabulary | None) -> Rules:
-    """Compile; without a vocabulary only markers given as ids can be.
+    """Compile. Markers given as ids need no vocabulary.
 
     Raises:
-        TokenizerMismatchError: A special token is not one id in this tokenizer, or a marker cannot be spelled in it.
+        TokenizerMismatchError: Special tokens are not one id each in this tokenizer (`.missing` lists them), or a marker cannot be
+            spelled in it.
     """
-    return _Compiler(markers, vocabulary or Vocabulary("no tokenizer", {}, {})).compile()
+    if vocabulary is None:
+        if not all(isinstance(pattern, TokenIds) for pattern in _patterns(markers)):
+            raise TokenizerMismatchError(f"compile() needs a tokenizer: the markers of {markers.name!r} are text")
+        vocabulary = Vocabulary("no tokenizer", {}, {})
+    return _Compiler(markers, vocabulary).compile()
+
+
+def _patterns(markers: MarkerSet) -> Iterator[Pattern | EndWord]:
+    """Yield everything that the tokenizer must spell."""
+    yield from markers.special_tokens
+    for marker in markers.markers:
+        yield from (*marker.start, *marker.header_end, *(end for end in marker.end if end is not EndWord.NEXT_START))
 
 
 class _Compiler:
@@ -102,7 +116,10 @@ class _Compiler:
             else:
                 self.special_tokens[token] = id_
         if missing:
-            raise TokenizerMismatchError(_wrong_tokenizer(markers, missing, vocabulary))
+            tokens = ", ".join(repr(token) for token in missing)
+            raise TokenizerMismatchError(
+                f"{markers.origin}: {tokens} of {markers.name!r} is not one token in {vocabulary.name}. Wrong tokenizer?", missing=missing
+            )
 
     def compile(self) -> Rules:
         roles = self.markers.roles
@@ -132,7 +149,7 @@ class _Compiler:
         )
 
     def _opened_span(self, turn: Marker, start: Pattern) -> int:
-        """Return the span that a header leaves open, since it ends with the span's start (Qwen3.5: ``<think>``), or -1."""
+        """Return the index of the span that a header leaves open, because it ends with the span's start (Qwen3.5: ``<think>``), or -1."""
         if isinstance(start, str) and not turn.header_end:
             for index, span in enumerate(self.markers.markers):
                 if span.within == turn.role and any(isinstance(text, str) and start.rstrip().endswith(text) for text in span.start):
@@ -192,15 +209,15 @@ class _Compiler:
         return all(bytes([byte]) in pieces for byte in text) or bool(build_trie(entries, self.vocabulary).values)
 
     def _is_special(self, entry: Entry) -> bool:
-        """Whether the marker begins with a special token. Ids of which no tokenizer tells what they are count as such: fail closed."""
+        """Whether the marker begins with a special token. An id that the vocabulary doesn't know counts as one: fail closed."""
         id_ = -1 - entry.symbols[0]
         return entry.symbols[0] < 0 and (id_ not in self.vocabulary.pieces or id_ in self.special_tokens.values())
 
 
 def spellings(text: str, special_tokens: Mapping[str, int], vocabulary: Vocabulary) -> list[tuple[Symbol, ...]]:
-    """Return the ways to write a marker: as it stands, and as this tokenizer changes it.
+    """Return the spellings of a marker: as written, and as this tokenizer changes it, if it does.
 
-    A tokenizer may put a space after a special token (SentencePiece's dummy prefix) or eat the white space there (`rstrip`).
+    A tokenizer may add a space after a special token (SentencePiece's dummy prefix) or strip the white space there (`rstrip`).
     """
     written: list[Symbol] = []
     for part in cut_at_special_tokens(text, special_tokens):
@@ -213,10 +230,10 @@ def spellings(text: str, special_tokens: Mapping[str, int], vocabulary: Vocabula
                 changed.append(whole(id_))
             else:
                 changed += vocabulary.pieces.get(id_, b"")
-        # The dummy prefix before a text marker is not the marker's: a token may begin before the marker in any case.
+        # The dummy prefix before a text marker is not part of it: a token may begin before the marker in any case.
         if changed[:1] == [0x20] and written[:1] != [0x20]:
             del changed[0]
-        # A change of anything but white space (an unknown token, a normalised letter) is no way to write this marker.
+        # If more than white space changed (an unknown token, a normalised letter), the text is no longer this marker.
         if tuple(changed) not in ways and changed and _without_space(changed) == _without_space(written):
             ways.append(tuple(changed))
     return ways
@@ -227,7 +244,7 @@ def _without_space(symbols: Sequence[Symbol]) -> list[Symbol]:
 
 
 def single_id(token: str, vocabulary: Vocabulary) -> int | None:
-    """Return the one id of a special token, or None where the tokenizer does not know it as one."""
+    """Return the id of a special token, or None if it is not one token in this tokenizer."""
     if token in vocabulary.special_tokens:
         return vocabulary.special_tokens[token]
     ids = vocabulary.encode(token) if vocabulary.encode else ()
@@ -235,7 +252,7 @@ def single_id(token: str, vocabulary: Vocabulary) -> int | None:
 
 
 def media_ids(markers: MarkerSet, vocabulary: Vocabulary) -> set[int]:
-    """Return the ids of the media tokens that this tokenizer has; a text-only checkpoint of a family may lack some."""
+    """Return the ids of the media tokens that this tokenizer has. A text-only checkpoint of a family may lack some."""
     ids = set()
     for token in markers.media_tokens:
         if "*" in token:
@@ -244,21 +261,3 @@ def media_ids(markers: MarkerSet, vocabulary: Vocabulary) -> set[int]:
         elif (id_ := single_id(token, vocabulary)) is not None:
             ids.add(id_)
     return ids
-
-
-def nearest_set(vocabulary: Vocabulary) -> str | None:
-    """Return the name of the registered set of whose special tokens this tokenizer has the greatest part, and of those the most."""
-    scores = []
-    for path in registered():
-        tokens = glance(path).get("special_tokens") or ()
-        found = sum(single_id(token, vocabulary) is not None for token in tokens)
-        if found:
-            scores.append((found / len(tokens), found, path.stem))
-    return max(scores)[2] if scores else None
-
-
-def _wrong_tokenizer(markers: MarkerSet, missing: Sequence[str], vocabulary: Vocabulary) -> str:
-    nearest = nearest_set(vocabulary)
-    hint = f" The set nearest to this tokenizer is {nearest!r}." if nearest not in (None, markers.name) else ""
-    tokens = ", ".join(repr(token) for token in missing)
-    return f"{markers.origin}: {tokens} of {markers.name!r} is not one token in {vocabulary.name}. Wrong tokenizer?{hint}"

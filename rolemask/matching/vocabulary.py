@@ -1,12 +1,12 @@
-"""What rolemask has to know of a tokenizer: how each id is spelled, and which ids are special tokens.
+"""Reading a tokenizer: the bytes of each id, and which ids are special tokens.
 
-Nothing here imports a tokenizer library: each kind is recognised by its attributes.
+Nothing here imports a tokenizer library: each kind is recognised by its attributes. The protocols say which ones are used of it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, cast
 
 from rolemask.errors import UnsupportedTokenizerError
 
@@ -18,9 +18,14 @@ BYTE_LEVEL_SPACE = "Ġ"  # how byte-level BPE writes a space
 class Vocabulary:
     """A tokenizer, reduced to bytes and ids.
 
-    `pieces` maps an id to the bytes that it stands for in a text. `special_tokens` maps the text of a special token (added tokens,
-    special tokens) to its id: such a token is matched whole and never spelled by others, so that text that merely looks like it is not it.
-    `encode` is what the tokenizer makes of a text, special tokens recognised and nothing added; a copy that was pickled has none.
+    Attributes:
+        name: The tokenizer's name, for messages.
+        pieces: Id -> the bytes that it stands for in a text.
+        special_tokens: Text -> id, for special and other added tokens. Such a token is matched whole and never spelled with other tokens,
+            so text that only looks like it doesn't match.
+        encode: Turns a text into ids: recognises special tokens and adds none. None in a pickled copy.
+        eos_id: The EOS token.
+        pad_id: The padding token.
     """
 
     name: str
@@ -31,7 +36,7 @@ class Vocabulary:
     pad_id: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A masker travels to worker processes; a tokenizer's own state need not, and often cannot.
+        # A masker is pickled for worker processes; a tokenizer often cannot be, and is no longer needed.
         return {key: self.__dict__[key] for key in ("name", "pieces", "special_tokens", "eos_id", "pad_id")} | {"encode": None}
 
     @cached_property
@@ -41,7 +46,7 @@ class Vocabulary:
 
     @cached_property
     def ids_of_piece(self) -> dict[bytes, list[int]]:
-        """Bytes -> the ids spelled so (SentencePiece has a newline twice: as a piece and as a byte)."""
+        """Bytes -> the ids that stand for them. SentencePiece has two newlines: a piece and a byte."""
         ids: dict[bytes, list[int]] = {}
         for id_, piece in self.pieces.items():
             if piece:
@@ -50,11 +55,11 @@ class Vocabulary:
 
     @cached_property
     def sorted_pieces(self) -> list[bytes]:
-        """All spellings, sorted, so that those with a common beginning stand together."""
+        """All pieces, sorted, so that those with a common prefix are neighbours."""
         return sorted(self.ids_of_piece)
 
     def text(self, ids: Iterable[int]) -> str:
-        """Return what the ids spell; an unknown id, or a part of a character, shows as U+FFFD."""
+        """Return the text of the ids. An unknown id, or a part of a character, shows as U+FFFD."""
         parts = []
         for id_ in ids:
             control = self.special_token_texts.get(id_)
@@ -62,11 +67,84 @@ class Vocabulary:
         return b"".join(parts).decode("utf-8", errors="replace")
 
 
-def read_vocabulary(tokenizer: Any) -> Vocabulary:
+class AddedToken(Protocol):
+    """An added token, in Transformers and tokenizers."""
+
+    content: str
+
+
+class TransformersTokenizer(Protocol):
+    """What is used of a tokenizer of Transformers, slow or fast."""
+
+    eos_token_id: int | None
+    pad_token_id: int | None
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, AddedToken]: ...  # noqa: D102 - the library's
+
+    def get_vocab(self) -> Mapping[str, int]: ...  # noqa: D102 - the library's
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> Sequence[int]: ...  # noqa: D102 - the library's
+
+
+class Encoding(Protocol):
+    """What `tokenizers.Tokenizer.encode` returns."""
+
+    ids: Sequence[int]
+
+
+class TokenizersTokenizer(Protocol):
+    """What is used of a `tokenizers.Tokenizer`."""
+
+    padding: Mapping[str, Any] | None
+
+    def get_vocab(self) -> Mapping[str, int]: ...  # noqa: D102 - the library's
+
+    def get_added_tokens_decoder(self) -> Mapping[int, AddedToken]: ...  # noqa: D102 - the library's
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> Encoding: ...  # noqa: D102 - the library's
+
+
+class MistralVersion(Protocol):
+    """The version of a tokenizer of mistral-common: v1, v3, ..."""
+
+    value: str
+
+
+class MistralTokenizer(Protocol):
+    """What is used of a tokenizer of mistral-common: Tekken (which has `id_to_byte_piece`) or SentencePiece (which doesn't)."""
+
+    n_words: int
+    eos_id: int
+    pad_id: int | None
+    special_ids: Set[int]
+    version: MistralVersion
+
+    def id_to_piece(self, token_id: int, /) -> str: ...  # noqa: D102 - the library's
+
+    def encode(self, s: str, /, *, bos: bool, eos: bool) -> Sequence[int]: ...  # noqa: D102 - the library's
+
+
+class TiktokenEncoding(Protocol):
+    """What is used of a `tiktoken.Encoding`."""
+
+    name: str
+    n_vocab: int
+    special_tokens_set: Set[str]
+
+    def encode_single_token(self, text: str, /) -> int: ...  # noqa: D102 - the library's
+
+    def decode_single_token_bytes(self, token: int, /) -> bytes: ...  # noqa: D102 - the library's
+
+    def encode(self, text: str, *, allowed_special: str) -> Sequence[int]: ...  # noqa: D102 - the library's
+
+
+def read_vocabulary(tokenizer: object) -> Vocabulary:
     """Read the vocabulary of a tokenizer or processor.
 
-    Understood are Transformers' tokenizers and processors, `tokenizers.Tokenizer`, mistral-common's tokenizers, `tiktoken.Encoding`,
-    rolemask's own ToyTokenizer, and anything that wraps one of these in an attribute `tokenizer`.
+    It can be a tokenizer or processor of Transformers, a `tokenizers.Tokenizer`, a tokenizer of mistral-common, a `tiktoken.Encoding`,
+    rolemask's own ToyTokenizer, or anything that has one of these as its attribute `tokenizer`. Processors set that attribute at run time,
+    so the parameter is an `object`: a narrower type would reject them.
 
     Raises:
         UnsupportedTokenizerError: The object is none of these.
@@ -76,13 +154,13 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
     if isinstance(own, Vocabulary):
         return own
     if hasattr(tokenizer, "decode_single_token_bytes"):
-        return _from_tiktoken(tokenizer)
+        return _from_tiktoken(cast("TiktokenEncoding", tokenizer))
     if hasattr(tokenizer, "id_to_piece") and hasattr(tokenizer, "n_words"):
-        return _from_mistral_common(tokenizer)
+        return _from_mistral_common(cast("MistralTokenizer", tokenizer))
     if hasattr(tokenizer, "get_vocab") and isinstance(getattr(tokenizer, "added_tokens_decoder", None), Mapping):
-        return _from_transformers(tokenizer)
+        return _from_transformers(cast("TransformersTokenizer", tokenizer))
     if hasattr(tokenizer, "get_vocab") and hasattr(tokenizer, "get_added_tokens_decoder"):
-        return _from_tokenizers(tokenizer)
+        return _from_tokenizers(cast("TokenizersTokenizer", tokenizer))
     if hasattr(tokenizer, "instruct_tokenizer"):
         return read_vocabulary(tokenizer.instruct_tokenizer)
     inner = getattr(tokenizer, "tokenizer", None)
@@ -95,10 +173,10 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
 
 
 def spelled(pieces: Mapping[str, int], special_tokens: Iterable[str]) -> dict[int, bytes]:
-    """Return id -> bytes for a vocabulary of strings, special tokens left out.
+    """Return id -> bytes for a vocabulary of strings, without the special tokens.
 
-    The alphabet tells the kind: SentencePiece writes a space as U+2581 and odd bytes as <0x0A>, byte-level BPE writes every byte as a
-    printable character (Radford et al. 2019, `bytes_to_unicode`), anything else writes plain text.
+    Recognised by how a space is written: SentencePiece writes U+2581 (and odd bytes as <0x0A>); byte-level BPE writes every byte as a
+    printable character (Radford et al. 2019, `bytes_to_unicode`); anything else is plain text.
     """
     left_out = set(special_tokens)
     if META_SPACE in pieces:
@@ -120,18 +198,18 @@ def _metaspace_bytes(piece: str) -> bytes:
 
 
 def _byte_level_alphabet() -> dict[str, int]:
-    """Return character -> byte: printable Latin-1 stands for itself, the rest is moved to U+0100 and up, in order."""
+    """Return character -> byte: printable Latin-1 is itself, all other bytes are moved to U+0100 and up, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(0x100) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(moved)}
 
 
 def _is_control(text: str) -> bool:
-    # Gemma adds runs of newlines and of SentencePiece's spaces as tokens; they are text all the same.
+    # Gemma adds runs of newlines and of SentencePiece's spaces as tokens; they are text.
     return bool(text) and not text.replace(META_SPACE, " ").isspace()
 
 
-def _from_transformers(tokenizer: Any) -> Vocabulary:
+def _from_transformers(tokenizer: TransformersTokenizer) -> Vocabulary:
     added = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items()}
     name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
 
@@ -141,7 +219,7 @@ def _from_transformers(tokenizer: Any) -> Vocabulary:
     return _from_strings(name, tokenizer.get_vocab(), added, encode, tokenizer.eos_token_id, tokenizer.pad_token_id)
 
 
-def _from_tokenizers(tokenizer: Any) -> Vocabulary:
+def _from_tokenizers(tokenizer: TokenizersTokenizer) -> Vocabulary:
     added = {token.content: id_ for id_, token in tokenizer.get_added_tokens_decoder().items()}
     padding = tokenizer.padding or {}
 
@@ -166,7 +244,7 @@ def _from_strings(
     return Vocabulary(name, pieces, special_tokens, encode, eos_id, pad_id)
 
 
-def _from_mistral_common(tokenizer: Any) -> Vocabulary:
+def _from_mistral_common(tokenizer: MistralTokenizer) -> Vocabulary:
     special_tokens = {tokenizer.id_to_piece(id_): id_ for id_ in sorted(tokenizer.special_ids)}
     if hasattr(tokenizer, "id_to_byte_piece"):  # Tekken: bytes
         pieces = {id_: tokenizer.id_to_byte_piece(id_) for id_ in range(tokenizer.n_words) if id_ not in tokenizer.special_ids}
@@ -174,7 +252,7 @@ def _from_mistral_common(tokenizer: Any) -> Vocabulary:
         pieces = spelled({tokenizer.id_to_piece(id_): id_ for id_ in range(tokenizer.n_words)}, special_tokens)
 
     def encode(text: str) -> list[int]:
-        # mistral-common never encodes a special token from text: the text is cut at them here.
+        # mistral-common never encodes a special token from text, so the text is cut at them here.
         ids: list[int] = []
         for part in cut_at_special_tokens(text, special_tokens):
             ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False, eos=False)
@@ -185,7 +263,7 @@ def _from_mistral_common(tokenizer: Any) -> Vocabulary:
     return Vocabulary(name, pieces, special_tokens, encode, tokenizer.eos_id, pad_id if pad_id is not None and pad_id >= 0 else None)
 
 
-def _from_tiktoken(tokenizer: Any) -> Vocabulary:
+def _from_tiktoken(tokenizer: TiktokenEncoding) -> Vocabulary:
     special_tokens = {text: tokenizer.encode_single_token(text) for text in tokenizer.special_tokens_set}
     taken = set(special_tokens.values())
     pieces = {}
@@ -203,7 +281,11 @@ def _from_tiktoken(tokenizer: Any) -> Vocabulary:
 
 
 def cut_at_special_tokens(text: str, special_tokens: Mapping[str, int]) -> list[str | int]:
-    """Cut a text at its special tokens, the first and longest first: text stays text, a special token becomes its id."""
+    """Cut a text at its special tokens, at each place the longest: special tokens become ids, the rest stays text.
+
+    >>> cut_at_special_tokens("<|end|>Hello", {"<|end|>": 7})
+    [7, 'Hello']
+    """
     parts: list[str | int] = []
     start = at = 0
     by_first: dict[str, list[str]] = {}

@@ -147,7 +147,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert check_files([tmp_path / "mine.yaml"]) == []
     again = run("new", "mine", "--folder", str(tmp_path))
     assert again.exit_code == 2
-    assert "is there already" in again.output
+    assert "exists already" in again.output
 
     empty = run("new", "toy", "--folder", str(tmp_path))
     assert empty.exit_code == 0

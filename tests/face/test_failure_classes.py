@@ -497,7 +497,7 @@ def test_29_only_the_reasoning_or_only_the_answer() -> None:
     reasoning, answer = "<think>\nHm.\n</think>", "\n\nYes.<|im_end|>"
     head = f"{HI}<|im_start|>assistant\n"
     assert_trains(qwen_masker(roles_to_train=["reasoning"]), qwen(), f"{head}[[{reasoning}]]{answer}\n")
-    weights = qwen_masker().weights(ids_of(qwen(), f"{head}{reasoning}{answer}\n"), {"assistant": 1.0, "reasoning": 0.0})
+    weights = qwen_masker().weights(ids_of(qwen(), f"{head}{reasoning}{answer}\n"), role_weights={"assistant": 1.0, "reasoning": 0.0})
     sizes = [len(ids_of(qwen(), text)) for text in (head + reasoning, answer)]
     assert weights == [0.0] * sizes[0] + [1.0] * sizes[1] + [0.0]
 

@@ -1,5 +1,6 @@
 """The masker: every kind of input, in its own kind back; options, logs, errors."""
 
+import inspect
 import logging
 import pickle
 import sys
@@ -97,7 +98,10 @@ def test_the_operations_for_a_device_agree_through_the_masker(case: Case) -> Non
     ):
         for ask in ("__call__", "role_ids"):
             assert getattr(device, ask)(ids, attention, **rows).tolist() == getattr(host, ask)(ids, attention, **rows).tolist()
-        assert device.weights(ids, weights, attention, **rows).tolist() == host.weights(ids, weights, attention, **rows).tolist()
+        assert (
+            device.weights(ids, attention, role_weights=weights, **rows).tolist()
+            == host.weights(ids, attention, role_weights=weights, **rows).tolist()
+        )
         labels = [masker.mask_(ids.clone(), ids, attention, **rows).tolist() for masker in (host, device)]
         assert labels[0] == labels[1]
     if length:
@@ -209,6 +213,10 @@ def test_an_empty_row_is_warned_about_once_with_the_reason(row: list[int], reaso
     assert len(warnings) == 1
     assert "row 1 (of 0..1) trains nothing" in warnings[0]
     assert reason in warnings[0]
+    pickle.loads(pickle.dumps(masker))([row])
+    MARKERS.compile()([row])
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 3  # a copy and another masker of the same set warn for themselves
     with pytest.raises(EmptyRowError, match="trains nothing"):
         MARKERS.compile(on_empty="error")([row, ROW])
     assert MARKERS.compile(on_empty="ignore")([row])[0] == [-100] * len(row)
@@ -235,7 +243,7 @@ def test_map_batch_works_in_the_worker_processes_of_datasets() -> None:
 
 def test_markers_given_as_ids_need_no_tokenizer_and_texts_do(masker: rolemask.Masker) -> None:
     assert masker.role_names == ("user", "assistant")
-    with pytest.raises(TokenizerMismatchError, match="no tokenizer"):
+    with pytest.raises(TokenizerMismatchError, match=r"^compile\(\) needs a tokenizer: the markers of 'chatml' are text$"):
         rolemask.load("chatml").compile()
 
 
@@ -280,6 +288,67 @@ def test_a_missing_eos_token_is_told() -> None:
 
     with pytest.raises(TokenizerMismatchError, match=r"ends at `eos_token`, and toy has no EOS token"):
         markers.compile(Vocabulary("toy", {id_: bytes([id_]) for id_ in range(256)}, {}))
+
+
+def test_the_special_tokens_that_a_wrong_tokenizer_lacks_are_in_the_error() -> None:
+    from rolemask.matching.toy_tokenizer import ToyTokenizer
+
+    with pytest.raises(TokenizerMismatchError) as caught:
+        rolemask.load("gemma3").compile(ToyTokenizer(rolemask.load("chatml")))
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert copy.missing == caught.value.missing == ("<start_of_turn>", "<end_of_turn>")
+    assert str(copy) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MARKERS.compile(role_to_train=["user"]), "MarkerSet.compile() has no keyword 'role_to_train': did you mean 'roles_to_train'?"),
+        (lambda: rolemask.Masker(MARKERS, on_emty="warn"), "Masker() has no keyword 'on_emty': did you mean 'on_empty'?"),
+        (lambda: MARKERS.compile()(ROW, attn_mask=ROW), "Masker.__call__() has no keyword 'attn_mask': did you mean 'attention_mask'?"),
+        (lambda: MARKERS.compile().report(ROW, positions=ROW), "Masker.report() has no keyword 'positions': did you mean 'position_ids'?"),
+        (lambda: MARKERS.compile().weights(ROW, xyz=1), "Masker.weights() has no keyword 'xyz': it has input_ids, attention_mask, role_weights"),
+        (lambda: MARKERS.compile().mask_(ROW, ROW, seqlens=1), "Masker.mask_() has no keyword 'seqlens': did you mean '"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_keyword_is_answered_with_the_nearest(call: Any, message: str) -> None:
+    with pytest.raises(rolemask.ArgumentError) as caught:
+        call()
+    assert str(caught.value).startswith(message)
+    assert isinstance(caught.value, TypeError)
+
+
+@pytest.mark.parametrize("ask", ["__call__", "mask_", "role_ids", "weights", "explain", "report"])
+def test_the_attention_mask_follows_the_ids_everywhere(ask: str) -> None:
+    parameters = list(inspect.signature(getattr(rolemask.Masker, ask)).parameters.values())
+    at = [parameter.name for parameter in parameters].index("input_ids")
+    assert parameters[at + 1].name == "attention_mask"
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters[at + 2 :])
+
+
+def test_the_options_of_compile_are_those_of_the_masker() -> None:
+    compile_, masker = (inspect.signature(function).parameters for function in (MarkerSet.compile, rolemask.Masker.__init__))
+    assert [*compile_.items()][1:] == [*masker.items()][2:]
+
+
+def test_representations_are_short_and_say_what_matters() -> None:
+    from rolemask.matching.toy_tokenizer import ToyTokenizer
+
+    markers = rolemask.load("gemma4")
+    masker = markers.compile(ToyTokenizer(markers), train_on_eos="last", on_empty="ignore")
+    assert repr(MARKERS) == "<MarkerSet 'toy': roles user, assistant; 2 markers, 0 media tokens>"
+    for name in rolemask.available():
+        assert len(repr(rolemask.load(name))) < 300
+    for part in (
+        "gemma4",
+        "the toy tokenizer of 'gemma4'",
+        "roles_to_train=[assistant]",
+        "train_on_eos=last",
+        "on_empty=ignore",
+        "roles system, ",
+    ):
+        assert part in repr(masker)
+    assert len(repr(masker)) < 400
 
 
 def test_the_report_counts(masker: rolemask.Masker) -> None:

@@ -2,25 +2,18 @@
 
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from installed import ROOT, make_environment, run
 
 from rolemask.cli.main import main
 from rolemask.markers.proofs import read_proofs
 
-ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "numpy", "numba", "tokenizers", "datasets")
-
-
-def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
-    assert not check or result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result
 
 
 def test_the_core_needs_none_of_the_heavy_packages(tmp_path: Path) -> None:
@@ -53,32 +46,34 @@ assert not set(sys.modules) & set({HEAVY!r})
     assert "Gern geschehen" in run(sys.executable, "-c", script, cwd=tmp_path).stdout
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel built from that sdist."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
-    return folder
+def test_importing_the_package_loads_no_command_line(tmp_path: Path) -> None:
+    script = "import sys, rolemask; assert not {'click', 'rich', 'rolemask.cli.main'} & set(sys.modules)"
+    run(sys.executable, "-c", script, cwd=tmp_path)
+
+
+def test_python_m_runs_the_command_line(tmp_path: Path) -> None:
+    assert "Usage: rolemask" in run(sys.executable, "-m", "rolemask", "--help", cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("suffix", [".whl", ".tar.gz"])
 def test_an_install_elsewhere_has_the_registry(dist: Path, suffix: str, tmp_path: Path) -> None:
     (archive,) = (path for path in dist.iterdir() if path.name.endswith(suffix))
-    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
-    python = tmp_path / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", archive, cwd=tmp_path)
+    python = make_environment(tmp_path / "venv")
+    run(python, "-m", "pip", "install", "-q", archive, cwd=tmp_path, sees_checkout=False)
     chat = shutil.copy(ROOT / "docs/examples/weather.json", tmp_path)
     command = tmp_path / "venv" / "bin" / "rolemask"
-    assert "gemma4" in run(command, "list", cwd=tmp_path).stdout
-    assert "Gern geschehen" in run(command, "explain", "gemma4", chat, cwd=tmp_path).stdout
-    page = run(command, "explain", "gemma4", chat, "--html", tmp_path / "out.html", cwd=tmp_path)
+    assert "gemma4" in run(command, "list", cwd=tmp_path, sees_checkout=False).stdout
+    assert "Gern geschehen" in run(command, "explain", "gemma4", chat, cwd=tmp_path, sees_checkout=False).stdout
+    page = run(command, "explain", "gemma4", chat, "--html", tmp_path / "out.html", cwd=tmp_path, sees_checkout=False)
     assert "wrote" in page.stdout
-    installed = run(python, "-m", "pip", "list", "--format=freeze", cwd=tmp_path).stdout.lower()
+    installed = run(python, "-m", "pip", "list", "--format=freeze", cwd=tmp_path, sees_checkout=False).stdout.lower()
     assert not [name for name in HEAVY if re.search(rf"^{name}==", installed, re.MULTILINE)]
-    origin = Path(run(python, "-c", "import rolemask; print(rolemask.load('gemma4').origin)", cwd=tmp_path).stdout.strip())
+    origin = Path(
+        run(python, "-c", "import rolemask; print(rolemask.load('gemma4').origin)", cwd=tmp_path, sees_checkout=False).stdout.strip()
+    )
     assert tmp_path / "venv" in origin.parents
     assert len(read_proofs(origin)) == len(read_proofs(ROOT / "registry" / "gemma4.yaml")) > 0
-    assert run(command, "check", origin, cwd=tmp_path).returncode == 0
+    assert run(command, "check", origin, cwd=tmp_path, sees_checkout=False).returncode == 0
 
 
 def test_the_hook_finds_a_bad_file_and_passes_a_good_one(tmp_path: Path) -> None:

@@ -168,14 +168,14 @@ REASONING = MarkerSet(
 def test_each_token_has_the_weight_of_its_role() -> None:
     masker = REASONING.compile()
     row = [1, 50, 9, 2, 5, 55, 6, 60, 9]
-    assert masker.weights(row, {"assistant": 1.0, "reasoning": 0.5}) == [0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1]
-    assert masker.weights(row, {"assistant": 2.0}) == [0, 0, 0, 0, 2, 2, 2, 2, 2]
-    assert masker.weights(row, {"assistant": 1.0, "reasoning": 0.0}) == [0, 0, 0, 0, 0, 0, 0, 1, 1]
-    assert masker.weights(row, {"user": 0.25}) == [0, 0.25, 0.25, 0, 0, 0, 0, 0, 0]
-    tensor = masker.weights(torch.tensor([row]), {"assistant": 1.0, "reasoning": 0.5})
+    assert masker.weights(row, role_weights={"assistant": 1.0, "reasoning": 0.5}) == [0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1]
+    assert masker.weights(row, role_weights={"assistant": 2.0}) == [0, 0, 0, 0, 2, 2, 2, 2, 2]
+    assert masker.weights(row, role_weights={"assistant": 1.0, "reasoning": 0.0}) == [0, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert masker.weights(row, role_weights={"user": 0.25}) == [0, 0.25, 0.25, 0, 0, 0, 0, 0, 0]
+    tensor = masker.weights(torch.tensor([row]), role_weights={"assistant": 1.0, "reasoning": 0.5})
     assert (tensor.dtype, tensor.tolist()) == (torch.float32, [[0, 0, 0, 0, 0.5, 0.5, 0.5, 1, 1]])
     assert masker(row) == [_, _, _, _, 5, 55, 6, 60, 9]  # weights leave the masker unchanged
     with pytest.raises(rolemask.PolicyError, match="the role 'asistant'"):
-        masker.weights(row, {"asistant": 1.0})
+        masker.weights(row, role_weights={"asistant": 1.0})
     with pytest.raises(rolemask.PolicyError, match="expected weights of 0 or more"):
-        masker.weights(row, {"assistant": -1.0})
+        masker.weights(row, role_weights={"assistant": -1.0})

@@ -124,7 +124,7 @@ def test_a_header_may_leave_a_span_open() -> None:
 
     assert trained("assistant") == "Hm.\n</think>\n\nYes.<|im_end|>No.<|im_end|>"
     assert trained("reasoning") == "Hm.\n</think>"
-    weights = markers.compile(tokenizer).weights(ids, {"assistant": 1.0, "reasoning": 0.0})
+    weights = markers.compile(tokenizer).weights(ids, role_weights={"assistant": 1.0, "reasoning": 0.0})
     assert tokenizer.vocabulary.text(id_ for id_, weight in zip(ids, weights, strict=True) if weight) == "\n\nYes.<|im_end|>No.<|im_end|>"
 
 
