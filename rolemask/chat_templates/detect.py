@@ -205,6 +205,17 @@ def _evidence(markers: MarkerSet, identity: _Identity) -> tuple[float, float, in
     )
 
 
+def nearest_set(vocabulary: Vocabulary) -> str | None:
+    """Return the name of the registered set of whose special tokens this tokenizer has the greatest part, and of those the most."""
+    scores = []
+    for path in registered():
+        tokens = glance(path).get("special_tokens") or ()
+        found = sum(single_id(token, vocabulary) is not None for token in tokens)
+        if found:
+            scores.append((found / len(tokens), found, path.stem))
+    return max(scores)[2] if scores else None
+
+
 def _media_only(processor: Any, identity: _Identity) -> MarkerSet:
     """Return a set without roles: the media tokens that any registered set or the processor itself names, where the model has them."""
     tokens = {token for path in registered() for kind in (glance(path).get("media") or {}).values() for token in kind}
