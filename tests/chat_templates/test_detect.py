@@ -1,4 +1,4 @@
-"""Finding the registered set of a model, and saying so where there is none."""
+"""Finding the registered set of a model, and what happens if there is none."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,6 @@ import pytest
 
 import rolemask
 from rolemask import UndetectedError, detect
-from rolemask.chat_templates.detect import _warned
 from rolemask.chat_templates.template import templates_of
 from rolemask.markers.registry import load
 
@@ -27,11 +26,11 @@ FOREIGN = (
 )
 
 
-def test_the_template_decides_where_nothing_else_is_known(tokenizer: Any) -> None:
+def test_the_template_decides_if_nothing_else_is_known(tokenizer: Any) -> None:
     assert detect(tokenizer).name == "chatml"
 
 
-def test_the_hash_of_the_template_speaks_first(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_of_the_template_comes_first(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (template,) = templates_of(tokenizer)
     text = Path(load("chatml").origin).read_text()
     text = (
@@ -50,27 +49,27 @@ def test_the_hash_of_the_template_speaks_first(tokenizer: Any, tmp_path: Path, m
     assert detect(tokenizer).name == "mine"
 
 
-def test_a_name_alone_is_not_believed_against_the_template(tokenizer: Any) -> None:
+def test_a_model_id_does_not_overrule_the_template(tokenizer: Any) -> None:
     tokenizer.name_or_path = "Qwen/Qwen2.5-0.5B-Instruct"
     tokenizer.chat_template = FOREIGN
     with pytest.raises(UndetectedError, match=r"no registered marker set fits its chat template\. The nearest is"):
         detect(tokenizer)
 
 
-def test_a_model_or_a_configuration_is_told_by_its_type_and_id() -> None:
+def test_a_model_or_a_configuration_is_found_by_its_type_and_id() -> None:
     config = SimpleNamespace(model_type="gemma4", _name_or_path="somewhere/else")
     assert detect(config).name == "gemma4"
     assert detect(SimpleNamespace(config=config)).name == "gemma4"
-    with pytest.raises(UndetectedError, match="nothing tells which marker set it follows"):
+    with pytest.raises(UndetectedError, match="no marker set names it"):
         detect(SimpleNamespace(model_type="unheard_of"))
 
 
-def test_a_local_folder_is_looked_into(tokenizer: Any, tmp_path: Path) -> None:
+def test_the_files_of_a_local_folder_are_read(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma4"}))
     assert detect(SimpleNamespace(name_or_path=str(tmp_path))).name == "gemma4"
 
 
-def test_what_cannot_be_told_apart_is_not_guessed() -> None:
+def test_detect_does_not_guess_among_equal_matches() -> None:
     PixtralProcessor = type("PixtralProcessor", (), {})  # of several families
     sharing = [name for name in rolemask.available() if "PixtralProcessor" in load(name).match.get("processor", ())]
     if len(sharing) > 1:
@@ -80,10 +79,10 @@ def test_what_cannot_be_told_apart_is_not_guessed() -> None:
         assert detect(PixtralProcessor()).name == sharing[0]
 
 
-def test_falling_back_to_inference(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_fallback_derive(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer.chat_template = FOREIGN
     markers = detect(tokenizer, fallback="derive")
-    assert "Inferred a set" in caplog.text
+    assert "Derived a set" in caplog.text
     masker = markers.compile(tokenizer)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "world"}], tokenize=False
@@ -92,14 +91,13 @@ def test_falling_back_to_inference(tokenizer: Any, caplog: pytest.LogCaptureFixt
     assert tokenizer.decode([label for label in labels if label != -100]) == "world<|pad|>"
 
 
-def test_falling_back_to_media_is_said_loudly_once(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    _warned.clear()
+def test_fallback_media_warns_every_time(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer.chat_template = FOREIGN
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", "<my_picture>"]})
     tokenizer.image_token = "<my_picture>"
     for _ in range(2):
         markers = detect(tokenizer, fallback="media")
-    assert caplog.text.count("EVERYTHING BUT MEDIA AND PADDING IS TRAINED") == 1
+    assert caplog.text.count("EVERYTHING EXCEPT MEDIA AND PADDING IS TRAINED") == 2
     ids = tokenizer.encode("Hello<image><my_picture>world<|pad|>", add_special_tokens=False)
     labels = markers.compile(tokenizer)(ids)
     assert tokenizer.decode([label for label in labels if label != -100]) == "Helloworld"

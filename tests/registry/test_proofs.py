@@ -76,7 +76,7 @@ def test_the_proof_can_be_made_again(path: Path, entry: Verified) -> None:
         pytest.skip(f"the template is not at hand: {entry.template}")
     tokenizer = tokenizer_named(entry.tokenizer)
     (one,) = verify(path, tokenizer, templates()[entry.sha256])
-    assert [f"{shape.shape}: {shape.detail}" for shape in one.shapes if shape.status == "differs"] == []
+    assert [f"{result.scenario}: {result.detail}" for result in one.scenarios if result.status == "differs"] == []
     assert one.passed == entry.shapes
 
 
