@@ -46,9 +46,10 @@ class DerivedMarkerSet:
 def derive(source: Any, *, name: str = "inferred") -> DerivedMarkerSet:
     """Derive a marker set from a chat template.
 
-    >>> derived = derive("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}<|assistant|>", name="mine")
-    >>> [(marker.role, marker.start) for marker in derived.markers.markers]
-    []
+    >>> turns = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
+    >>> derived = derive(turns + "{% if add_generation_prompt %}<|assistant|>{% endif %}", name="mine")
+    >>> [(marker.role, *marker.start) for marker in derived.markers.markers]
+    [('user', '<|user|>'), ('assistant', '<|assistant|>'), ('system', '<|system|>')]
     >>> derived.unsettled
     ()
 

@@ -161,11 +161,11 @@ def infer_(source: str, name: str) -> None:
     TEMPLATE is a file: Jinja, or JSON with the key chat_template. TOKENIZER is a hub id or a folder. Exit 1 where something could not be
     settled; what, is told on standard error.
     """
-    inference = derive(_template_or_tokenizer(source), name=name)
-    click.echo(inference.text, nl=False)
-    for problem in inference.unsettled:
+    derived = derive(_template_or_tokenizer(source), name=name)
+    click.echo(derived.text, nl=False)
+    for problem in derived.unsettled:
         click.echo(f"not settled: {problem}", err=True)
-    sys.exit(PROBLEMS if inference.unsettled else 0)
+    sys.exit(PROBLEMS if derived.unsettled else 0)
 
 
 def _template_or_tokenizer(source: str) -> Any:
@@ -200,13 +200,13 @@ def new(name: str, source: str | None, folder: Path) -> None:
     path = folder / f"{name}.yaml"
     if path.exists():
         raise FileReadError(f"{path}: is there already")
-    inference = None if source is None else derive(_template_or_tokenizer(source), name=name)
+    derived = None if source is None else derive(_template_or_tokenizer(source), name=name)
     try:
-        path.write_text(_SKELETON.format(name=name) if inference is None else inference.text, encoding="utf-8")
+        path.write_text(_SKELETON.format(name=name) if derived is None else derived.text, encoding="utf-8")
     except OSError as error:
         raise FileReadError(f"{path}: cannot be written: {error.strerror or error}. Another place: --folder") from error
     click.echo(f"wrote {path}. Next: edit it, then `rolemask check {path}` and `rolemask verify {path}`")
-    for problem in inference.unsettled if inference is not None else ():
+    for problem in derived.unsettled if derived is not None else ():
         click.echo(f"not settled: {problem}", err=True)
 
 

@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from rolemask import ChatError, derive, verify
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.reading import Unsettled
+from rolemask.chat_templates.scenarios import SCENARIOS
 from rolemask.check import check_files
 from rolemask.cli.main import main
 from rolemask.markers.parse import parse_marker_set
@@ -129,6 +131,14 @@ OPEN_ENDED = (
 def test_a_missing_stop_token_is_reported() -> None:
     derived = derive(OPEN_ENDED)
     assert derived.unsettled == (Unsettled("stop token", "the template renders none after an answer, so none is trained"),)
+
+
+def test_derive_finds_the_ground_truth_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    find = GroundTruthFinder.find
+    monkeypatch.setattr(GroundTruthFinder, "find", lambda self, scenario: (found.append(scenario.name), find(self, scenario))[1])
+    derive(OPEN_ENDED)
+    assert sorted(found) == sorted(scenario.name for scenario in SCENARIOS)
 
 
 def run(*words: str) -> Any:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 import rolemask
-from rolemask import UndetectedError, detect
+from rolemask import ChatTemplate, UndetectedError, detect
+from rolemask.chat_templates.detect import nearest_set
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.template import templates_of
 from rolemask.markers.registry import load
+from rolemask.matching.vocabulary import Vocabulary, read_vocabulary
 
 
 @pytest.fixture
@@ -106,3 +109,44 @@ def test_fallback_media_warns_every_time(tokenizer: Any, caplog: pytest.LogCaptu
 def test_an_unknown_fallback_is_refused(tokenizer: Any) -> None:
     with pytest.raises(rolemask.PolicyError, match="fallback is 'guess'"):
         detect(tokenizer, fallback="guess")
+
+
+@pytest.mark.parametrize("with_vocabulary", [True, False])
+def test_the_template_is_rendered_as_often_for_many_candidates_as_for_one(
+    with_vocabulary: bool, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renders = []
+    render = ChatTemplate.render
+    monkeypatch.setattr(ChatTemplate, "render", lambda self, *args, **options: (renders.append(self), render(self, *args, **options))[1])
+    monkeypatch.setattr("rolemask.chat_templates.detect.registered", lambda: sorted(tmp_path.glob("*.yaml")))
+    processor = tokenizer if with_vocabulary else SimpleNamespace(chat_template=tokenizer.chat_template)
+    text = Path(load("chatml").origin).read_text()
+    counts = []
+    for number in range(4):  # equal matches, so each one is compared
+        (tmp_path / f"chatml{number}.yaml").write_text(text.replace("name: chatml\n", f"name: chatml{number}\n"))
+        renders.clear()
+        assert detect(processor).name == f"chatml{number}"
+        counts.append(len(renders))
+    assert counts[0] > 0
+    assert counts == counts[:1] * 4
+
+
+def test_falling_back_to_derive_renders_nothing_twice(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer.chat_template = FOREIGN
+    found = []
+    find_all = GroundTruthFinder.find_all
+    monkeypatch.setattr(GroundTruthFinder, "find_all", lambda self, scenarios: (found.append(self), find_all(self, scenarios))[1])
+    detect(tokenizer, fallback="derive")
+    assert len(found) == 1
+
+
+def test_a_broken_file_that_alone_names_the_model_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.yaml").write_text("name: broken\nmatch: {model_type: [broken]}\n")
+    monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
+    with pytest.raises(UndetectedError, match=r"broken\.yaml is malformed: run `rolemask check`"):
+        detect(SimpleNamespace(model_type="broken"))
+
+
+def test_the_nearest_set_has_most_of_its_special_tokens_in_the_vocabulary(tokenizer: Any) -> None:
+    assert nearest_set(read_vocabulary(tokenizer)) in rolemask.available()
+    assert nearest_set(Vocabulary("bytes", {}, {})) is None

@@ -206,3 +206,65 @@ def test_a_header_after_each_answer_is_not_a_prompt_only() -> None:
 def test_a_template_without_a_generation_prompt_is_not_a_prompt_only(ending: str) -> None:
     source = "<|im_start|>system\nHi.<|im_end|>\n" + LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}" + ending + "{% endfor %}"
     assert not Renderer(ChatTemplate(source, "toy", {"eos_token": "<|endoftext|>"}), [*CHATML_TOKENS, "</s>"]).renders_prompt_only
+
+
+# --- the rules for the start and the stop, one test each (some are above)
+
+
+def test_start_rule_whole_prompt_also_with_an_option_that_changes_the_question() -> None:
+    """GLM adds `/nothink` to the question with the option that puts an empty reasoning block into the prompt."""
+    source = LOOP + (
+        "<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% if m.role == 'user' and enable_thinking is defined and not enable_thinking %}/nothink{% endif %}"
+        "{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think></think>\n{% endif %}{% endif %}"
+    )
+    with_block = source.replace("{{ m.content }}", "{% if m.role == 'assistant' %}<think></think>\n{% endif %}{{ m.content }}")
+    assert regions(source, CHATML_TOKENS, THREE_TURNS)[0] == "Reply1.<|im_end|>"
+    assert regions(with_block, CHATML_TOKENS, THREE_TURNS)[0] == "Reply1.<|im_end|>"
+
+
+def test_start_rule_header_without_extra_turn() -> None:
+    """Command-R's prompt has a turn with documents before the header."""
+    documents = "<|im_start|>system\nDocuments: none.<|im_end|>\n"
+    source = CHATML.replace("{% if add_generation_prompt %}", "{% if add_generation_prompt %}" + documents)
+    assert regions(source, CHATML_TOKENS, THREE_TURNS) == ["Reply1.<|im_end|>", "Reply2.<|im_end|>", "Reply3.<|im_end|>"]
+
+
+def test_start_rule_part_of_prompt_does_not_cut_words() -> None:
+    source = CHATML.replace("assistant\n{% endif %}", "assistant_now\n{% endif %}")
+    with pytest.raises(AmbiguousScenarioError, match="message 1 doesn't start with what the generation prompt contains"):
+        regions(source, CHATML_TOKENS, THREE_TURNS)
+
+
+def test_without_a_generation_prompt_a_scenario_is_ambiguous() -> None:
+    source = CHATML.replace("{% if add_generation_prompt %}", "{% if add_generation_prompt %}{{ raise_exception('never') }}")
+    with pytest.raises(AmbiguousScenarioError, match="no generation prompt for message 1"):
+        regions(source, CHATML_TOKENS, THREE_TURNS)
+
+
+CALLS = (
+    LOOP + "<|{{ m.role }}|>{% if m.tool_calls %}{{ m.content }}{{ m.tool_calls[0].function.arguments.city }}{{ after_call }}"
+    "{% else %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_stop_rule_usual_stop_token_after_a_call_that_something_follows() -> None:
+    """Nemotron Nano 2 closes a call only if something follows."""
+    source = CALLS.replace("{{ after_call }}", "{% if not loop.last %}</s>{% endif %}")
+    tokens = [*GLM_TOKENS, "</s>"]
+    assert regions(source, tokens, TOOLS)[0] == "Place1</s>"
+    assert regions(source, tokens, NAMED["a call at the end"]) == ["Place1"]
+
+
+def test_stop_rule_first_token_of_next_turn_needs_a_template_that_leaves_answers_open() -> None:
+    """DeepSeek R1 closes answers, and renders nothing between a call and its result: `<|tool|>` is no stop token there."""
+    assert regions(CALLS, [*GLM_TOKENS, "</s>"], TOOLS)[0] == "Place1"
+    leaves_open = CALLS.replace("{% if m.role == 'assistant' %}</s>{% endif %}", "")
+    assert regions(leaves_open, GLM_TOKENS, TOOLS)[0] == "Place1<|tool|>"
+
+
+def test_stop_rule_without_stop_token() -> None:
+    source = LOOP + "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    assert regions(source, [], NAMED["one turn"]) == [" Reply1!\n"]
