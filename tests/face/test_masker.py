@@ -95,7 +95,7 @@ def test_the_operations_for_a_device_agree_through_the_masker(case: Case) -> Non
         {"position_ids": torch.arange(length).repeat(len(ids), 1) % 7},
         {"seq_lens": [[length // 2, length - length // 2]] * len(ids)},
     ):
-        for ask in ("__call__", "roles"):
+        for ask in ("__call__", "role_ids"):
             assert getattr(device, ask)(ids, attention, **rows).tolist() == getattr(host, ask)(ids, attention, **rows).tolist()
         assert device.weights(ids, weights, attention, **rows).tolist() == host.weights(ids, weights, attention, **rows).tolist()
         labels = [masker.mask_(ids.clone(), ids, attention, **rows).tolist() for masker in (host, device)]
