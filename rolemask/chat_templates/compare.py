@@ -1,6 +1,6 @@
 """Comparing the labels of a compiled marker set with the ground truth, token by token."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -80,15 +80,15 @@ class ScenarioResult:
         return self.reason if self.difference is None else str(self.difference)
 
 
-def compare_labels(rules: Rules, truths: Iterable[ScenarioTruth]) -> list[ScenarioResult]:
-    """Compare the labels under the default policy with the ground truth of each scenario.
+def compare_labels(rules: Rules, truths: Iterable[ScenarioTruth]) -> Iterator[ScenarioResult]:
+    """Compare the labels under the default policy with the ground truth of each scenario, one after the other.
 
     The tokenizer that `rules` were compiled for must be able to encode.
     """
-    return [_compare_one(rules, scenario.name, truth) for scenario, truth in truths]
+    return (_compare_one(rules, scenario.name, truth) for scenario, truth in truths)
 
 
-def compare_with_toy_tokenizer(markers: MarkerSet, truths: Sequence[ScenarioTruth]) -> list[ScenarioResult]:
+def compare_with_toy_tokenizer(markers: MarkerSet, truths: Sequence[ScenarioTruth]) -> Iterator[ScenarioResult]:
     """Compare the labels of a set with ground truths, on a toy tokenizer.
 
     It has the words of the rendered texts as tokens, so that white space of contents merges with that of markers, as in real tokenizers.

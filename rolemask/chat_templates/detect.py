@@ -249,13 +249,15 @@ def _find_by_template(candidates: list[_Candidate], identity: _Identity, finder:
         if markers is None:
             continue
         # A toy tokenizer has the set's special tokens too, and encodes much faster than the model's.
-        results = compare_labels(compile_rules(markers, ToyTokenizer(markers).vocabulary), finder.truths)
-        passed = sum(result.status is Status.OK for result in results)
-        misfit = next((_Misfit(markers.name, one.scenario, one.difference) for one in results if one.difference is not None), None)
-        if misfit is not None:
-            nearest = nearest or misfit
-        elif passed:
-            fits.append(_fit(candidate.match, passed, markers, identity))
+        passed = 0
+        for result in compare_labels(compile_rules(markers, ToyTokenizer(markers).vocabulary), finder.truths):
+            if result.difference is not None:
+                nearest = nearest or _Misfit(markers.name, result.scenario, result.difference)
+                break
+            passed += result.status is Status.OK
+        else:
+            if passed:
+                fits.append(_fit(candidate.match, passed, markers, identity))
     if fits:
         return max(fits).markers
     if nearest is None:

@@ -103,7 +103,7 @@ class Reader:
         headers = [text[: queries[0]], *(text[begin:query] for begin, query in zip(begins, queries[1:], strict=False))]
         user_start = self._without_bos(_common_suffix(headers))
         if not user_start:
-            raise ChatError(f"{self.template.name}: the template renders nothing before a user's message, so it has no header")
+            raise ChatError(f"{self.template.name}: renders nothing before a user's message, so the user's turn has no header")
         user_end, header = self.renderer.user_end_and_header(accepted)
         if header:
             self.user = _turn("user", user_start, self._end(user_end))
