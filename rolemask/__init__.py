@@ -33,9 +33,10 @@ from rolemask.errors import (
 from rolemask.markers.registry import available, load
 from rolemask.markers.spec import IGNORE_INDEX, EndWord, Example, Marker, MarkerSet, TokenIds
 from rolemask.masker import Masker
-from rolemask.masking.explain import Explanation, Part, Segment
+from rolemask.masking.explain import Explanation, Segment
 from rolemask.masking.policy import Policy
 from rolemask.masking.report import RowReport
+from rolemask.masking.turns import Part
 from rolemask.types import Backend, Fallback, OnEmpty, SelfCheck, TrainOnEos, Turns
 
 __version__ = "0.1.0"

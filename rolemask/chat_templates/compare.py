@@ -1,93 +1,145 @@
-"""Holding compiled rules to a chat template: what is trained against what the model has to generate, token by token."""
+"""Comparing the labels of a compiled marker set with the ground truth, token by token."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
-from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder, lies_within
+from rolemask.chat_templates.ground_truth import GroundTruth, ScenarioTruth, lies_within
 from rolemask.chat_templates.rendering import UnsupportedScenarioError
-from rolemask.chat_templates.scenarios import Scenario
-from rolemask.chat_templates.template import ChatTemplate
-from rolemask.markers.spec import IGNORE_INDEX
+from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.policy import DEFAULT_ROLES, make_policy
 from rolemask.masking.reference import mask
-from rolemask.matching.compiler import Rules
+from rolemask.matching.compiler import Rules, compile_rules
+from rolemask.matching.toy_tokenizer import ToyTokenizer
 from rolemask.matching.vocabulary import Vocabulary
 
-Status = Literal["ok", "differs", "not supported"]
-_CONTEXT = 40
+_CONTEXT = 40  # characters shown before and after a difference
+
+
+class Status(str, Enum):
+    """How the labels of one scenario compare with the ground truth."""
+
+    OK = "ok"
+    DIFFERS = "differs"
+    NOT_SUPPORTED = "not supported"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first run of tokens whose labels differ from the ground truth.
+
+    Attributes:
+        tokens: How many tokens of the scenario differ, this run and later ones together.
+        kind: "extra" if the run is trained and should not be, "missing" if it is not trained and should be.
+        text: The text of the run.
+        before: A few characters before it.
+        after: A few characters after it.
+    """
+
+    tokens: int
+    kind: Literal["extra", "missing"]
+    text: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        what = "trained, but the model never generates it" if self.kind == "extra" else "not trained, but the model generates it"
+        count = "1 token differs" if self.tokens == 1 else f"{self.tokens} tokens differ"
+        return f"{count}. {self.text!r} is {what}: {self.before!r} >here< {self.after!r}"
 
 
 @dataclass(frozen=True)
 class ScenarioResult:
-    """What came of one conversation.
+    """How the labels of one scenario compare with the ground truth.
 
-    `detail` says why a shape is not supported, or shows the first difference; `notes` are facts that are no difference.
-    `trained` and `expected` are the text with the trained stretches in ``[[ ]]``.
+    Attributes:
+        scenario: The scenario's name.
+        status: "ok", "differs" or "not supported".
+        reason: Why the scenario is not supported, else empty.
+        difference: The first difference, if there is one.
+        notes: Facts about the template that are no difference.
+        trained: The text, with what is trained in ``[[ ]]``.
+        expected: The text, with what should be trained in ``[[ ]]``.
     """
 
-    shape: str
+    scenario: str
     status: Status
-    detail: str = ""
+    reason: str = ""
+    difference: Difference | None = None
     notes: tuple[str, ...] = ()
     trained: str = ""
     expected: str = ""
 
+    @property
+    def detail(self) -> str:
+        """The difference or the reason in words; empty if the labels agree."""
+        return self.reason if self.difference is None else str(self.difference)
 
-def prove(
-    rules: Rules, template: ChatTemplate, conversations: Iterable[Scenario], *, more_special_tokens: Iterable[str] = ()
-) -> list[ScenarioResult]:
-    """Compare the labels under the default policy with the truth, for each conversation.
 
-    The tokenizer that `rules` were compiled for makes the ids; it must be able to encode. `more_special_tokens` are
-    special tokens that it does not have: a small tokenizer made from the set itself knows only those that the set declares.
+def compare_labels(rules: Rules, truths: Iterable[ScenarioTruth]) -> Iterator[ScenarioResult]:
+    """Compare the labels under the default policy with the ground truth of each scenario, one after the other.
+
+    The tokenizer that `rules` were compiled for must be able to encode.
     """
-    finder = GroundTruthFinder(template, {*rules.vocabulary.special_tokens, *more_special_tokens})
-    return [_prove_one(rules, finder, conversation) for conversation in conversations]
+    return (_compare_one(rules, scenario.name, truth) for scenario, truth in truths)
 
 
-def _prove_one(rules: Rules, finder: GroundTruthFinder, conversation: Scenario) -> ScenarioResult:
+def compare_with_toy_tokenizer(markers: MarkerSet, truths: Sequence[ScenarioTruth]) -> Iterator[ScenarioResult]:
+    """Compare the labels of a set with ground truths, on a toy tokenizer.
+
+    It has the words of the rendered texts as tokens, so that white space of contents merges with that of markers, as in real tokenizers.
+    """
+    texts = [truth.text for _, truth in truths if isinstance(truth, GroundTruth)]
+    return compare_labels(compile_rules(markers, ToyTokenizer(markers, texts).vocabulary), truths)
+
+
+def _compare_one(rules: Rules, name: str, truth: GroundTruth | UnsupportedScenarioError) -> ScenarioResult:
+    if isinstance(truth, UnsupportedScenarioError):
+        return ScenarioResult(name, Status.NOT_SUPPORTED, reason=str(truth))
     try:
-        truth = finder.find(conversation)
         ids, places = tokens_of(truth.text, rules.vocabulary)
     except UnsupportedScenarioError as reason:
-        return ScenarioResult(conversation.name, "not supported", str(reason))
+        return ScenarioResult(name, Status.NOT_SUPPORTED, reason=str(reason))
     roles = [role for role in DEFAULT_ROLES if role in rules.roles]
     masked = mask(ids, rules, make_policy(rules.roles, roles_to_train=roles))
     trained = [label != IGNORE_INDEX for label in masked.labels]
     expected = tokens_within(places, truth.regions, truth.text)
-    notes: tuple[str, ...] = () if truth.prefix_stable else ("the template rewrites the past",)
-    if finder.writes_prompts_only:
-        notes += ("the template writes a prompt alone: a verdict was put behind it",)
-    if truth.generated:
-        notes += (_second_witness(trained, places, truth),)
-    shown = (_shown(ids, trained, rules.vocabulary), _shown(ids, expected, rules.vocabulary))
-    if trained == expected:
-        return ScenarioResult(conversation.name, "ok", "", notes, *shown)
-    return ScenarioResult(conversation.name, "differs", _first_difference(ids, trained, expected, rules.vocabulary), notes, *shown)
+    difference = None if trained == expected else _first_difference(ids, trained, expected, rules.vocabulary)
+    return ScenarioResult(
+        name,
+        Status.OK if difference is None else Status.DIFFERS,
+        difference=difference,
+        notes=tuple(_notes(truth, trained, places)),
+        trained=_with_brackets(ids, trained, rules.vocabulary),
+        expected=_with_brackets(ids, expected, rules.vocabulary),
+    )
 
 
 def tokens_of(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return the ids of a text, and where in its bytes each token stands.
+    """Return the ids of a text, and the range [start, stop) of each token in its bytes.
 
     Raises:
-        UnsupportedScenarioError: The tokens do not spell the text.
+        UnsupportedScenarioError: The tokens don't spell the text.
     """
     assert vocabulary.encode is not None
     ids = list(vocabulary.encode(text))
     data = text.encode()
     places, at = [], 0
     for id_ in ids:
-        control = vocabulary.special_token_texts.get(id_)
-        piece = vocabulary.pieces.get(id_, b"") if control is None else control.encode()
+        special = vocabulary.special_token_texts.get(id_)
+        piece = vocabulary.pieces.get(id_, b"") if special is None else special.encode()
         if not data.startswith(piece, at) and piece[:1] == b" ":
-            piece = piece[1:]  # SentencePiece's dummy space before a text is not in it
+            piece = piece[1:]  # SentencePiece adds a space before a text
         skipped = at
         while not data.startswith(piece, at) and data[at : at + 1].isspace():
-            at += 1  # some special tokens swallow the white space beside them
+            at += 1  # some special tokens include the white space next to them
         if not data.startswith(piece, at):
             raise UnsupportedScenarioError(
-                f"{vocabulary.name} changes the text {data[skipped : skipped + _CONTEXT]!r}, so places in it mean nothing"
+                f"{vocabulary.name} changes the text {data[skipped : skipped + _CONTEXT]!r}, so its tokens have no place in it"
             )
         places.append((at, at + len(piece)))
         at += len(piece)
@@ -95,23 +147,33 @@ def tokens_of(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[tuple[
 
 
 def tokens_within(places: Sequence[tuple[int, int]], regions: Sequence[tuple[int, int]], text: str) -> list[bool]:
-    """Return, per token that stands at one of `places` in the bytes of a text, whether it lies in one of the `regions` of its letters."""
+    """Return, per token, whether it lies in one of the regions. `places` are ranges of bytes, `regions` ranges of characters."""
     in_bytes = [(len(text[:start].encode()), len(text[:stop].encode())) for start, stop in regions]
-    # SentencePiece's dummy space behind a special token stands nowhere in the text: it goes with what follows it.
+    # The space that SentencePiece adds after a special token is empty in the text: it belongs to what follows.
     return [lies_within(start, max(stop, start + 1), in_bytes) for start, stop in places]
 
 
-def _second_witness(trained: Sequence[bool], places: Sequence[tuple[int, int]], truth: GroundTruth) -> str:
+def _notes(truth: GroundTruth, trained: Sequence[bool], places: Sequence[tuple[int, int]]) -> list[str]:
+    notes = []
+    if not truth.prefix_stable:
+        notes.append("the template changes earlier messages")
+    if truth.is_verdict:
+        notes.append("the template renders only a prompt: a verdict was appended")
+    if truth.generated:
+        notes.append(_about_generation_blocks(truth, trained, places))
+    return notes
+
+
+def _about_generation_blocks(truth: GroundTruth, trained: Sequence[bool], places: Sequence[tuple[int, int]]) -> str:
     generated = tokens_within(places, truth.generated, truth.text)
     if list(trained) == generated:
         return "the template's own `generation` blocks agree"
-    more = sum(own and not ours for own, ours in zip(generated, trained, strict=True))
-    fewer = sum(ours and not own for own, ours in zip(generated, trained, strict=True))
-    return f"the template's own `generation` blocks hold {more} more tokens, and lack {fewer}"
+    more = sum(theirs and not ours for theirs, ours in zip(generated, trained, strict=True))
+    fewer = sum(ours and not theirs for theirs, ours in zip(generated, trained, strict=True))
+    return f"the template's own `generation` blocks have {more} more tokens, and lack {fewer}"
 
 
-def _shown(ids: Sequence[int], trained: Sequence[bool], vocabulary: Vocabulary) -> str:
-    """Return the text with the trained stretches in brackets."""
+def _with_brackets(ids: Sequence[int], trained: Sequence[bool], vocabulary: Vocabulary) -> str:
     parts: list[str] = []
     run: list[int] = []
     for at, id_ in enumerate(ids):
@@ -123,13 +185,16 @@ def _shown(ids: Sequence[int], trained: Sequence[bool], vocabulary: Vocabulary) 
     return "".join(parts)
 
 
-def _first_difference(ids: Sequence[int], trained: Sequence[bool], expected: Sequence[bool], vocabulary: Vocabulary) -> str:
+def _first_difference(ids: Sequence[int], trained: Sequence[bool], expected: Sequence[bool], vocabulary: Vocabulary) -> Difference:
     wrong = [at for at in range(len(ids)) if trained[at] != expected[at]]
     first = wrong[0]
-    last = first
-    while last + 1 < len(ids) and last + 1 in wrong and trained[last + 1] == trained[first]:
-        last += 1
-    what = "trained, and is not the model's to write" if trained[first] else "not trained, and the model has to write it"
-    before = vocabulary.text(ids[max(first - 20, 0) : first])[-_CONTEXT:]
-    after = vocabulary.text(ids[last + 1 : last + 21])[:_CONTEXT]
-    return f"{len(wrong)} tokens. {vocabulary.text(ids[first : last + 1])!r} is {what}: {before!r} >here< {after!r}"
+    stop = first + 1
+    while stop < len(ids) and trained[stop] != expected[stop] and trained[stop] == trained[first]:
+        stop += 1
+    return Difference(
+        tokens=len(wrong),
+        kind="extra" if trained[first] else "missing",
+        text=vocabulary.text(ids[first:stop]),
+        before=vocabulary.text(ids[max(first - 20, 0) : first])[-_CONTEXT:],
+        after=vocabulary.text(ids[stop : stop + 20])[:_CONTEXT],
+    )

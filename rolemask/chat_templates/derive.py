@@ -1,7 +1,7 @@
-"""Deriving a marker set from a chat template: conversations of known words are written, and what stands around the words is read off.
+"""Deriving a marker set from a chat template.
 
-What the model generates is the ground truth; the markers are what stands between. What comes out is held to the template like
-any other set, and what does not agree is told.
+The template renders scenarios with known words. The ground truth says which text the model generates; the text in between is the markers.
+The derived set is then compared with the template like any other, and every disagreement is reported.
 """
 
 import json
@@ -10,84 +10,101 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder, region_texts
-from rolemask.chat_templates.reading import Draft, Reader
-from rolemask.chat_templates.rendering import UnsupportedScenarioError, looks_special
-from rolemask.chat_templates.scenarios import SCENARIOS, SYSTEM, THREE_TURNS, TOOLS
+from rolemask.chat_templates.compare import Status, compare_labels, compare_with_toy_tokenizer
+from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
+from rolemask.chat_templates.reading import Draft, Reader, Unsettled
+from rolemask.chat_templates.rendering import guess_special_tokens
+from rolemask.chat_templates.scenarios import REASONING_AND_TOOLS, SYSTEM, THREE_TURNS, TOOLS
 from rolemask.chat_templates.template import ChatTemplate, read_templates, templates_of
-from rolemask.chat_templates.verify import verify
 from rolemask.errors import ChatError, MarkerSetError, RoleMaskError
 from rolemask.markers.parse import parse_marker_set
 from rolemask.markers.source import read_source
 from rolemask.markers.spec import MarkerSet
 from rolemask.masking.examples import check_examples
+from rolemask.matching.compiler import rules_for
 from rolemask.matching.vocabulary import read_vocabulary
+
+_LONGEST_EXAMPLE = 4000  # characters
 
 
 @dataclass(frozen=True)
 class DerivedMarkerSet:
-    """What was derived from a template.
+    """A marker set derived from a chat template.
 
     Attributes:
         text: The marker set as YAML.
         markers: The same, loaded.
-        unsettled: What could not be settled, in words; empty where everything agrees.
+        unsettled: What could not be derived, or disagrees with the template: `about` names the scenario or the part of the set, `problem`
+            says what is wrong, and `str()` has both. Empty if everything agrees.
     """
 
     text: str
     markers: MarkerSet
-    unsettled: tuple[str, ...]
+    unsettled: tuple[Unsettled, ...]
 
 
 def derive(source: Any, *, name: str = "inferred") -> DerivedMarkerSet:
     """Derive a marker set from a chat template.
 
+    >>> turns = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
+    >>> derived = derive(turns + "{% if add_generation_prompt %}<|assistant|>{% endif %}", name="mine")
+    >>> [(marker.role, *marker.start) for marker in derived.markers.markers]
+    [('user', '<|user|>'), ('assistant', '<|assistant|>'), ('system', '<|system|>')]
+    >>> derived.unsettled
+    ()
+
     Args:
-        source: A tokenizer or processor with a chat template; or a template: its text, or the path of a file of it.
+        source: A tokenizer or processor with a chat template, a `ChatTemplate`, Jinja text, or the path of a file with a template.
         name: The name of the set.
 
     Raises:
-        ChatError: There is no template, or it does not even write a user's question and an answer.
+        ChatError: There is no template, or it doesn't render a question and an answer.
         FileReadError: The template's file cannot be read.
     """
     if isinstance(source, (str, Path, ChatTemplate)):
-        tokenizer = None
         template = source if isinstance(source, ChatTemplate) else read_templates(source, {"bos_token": "<s>", "eos_token": "</s>"})[0]
-        special_tokens = looks_special(template)
-    else:
-        tokenizer = source
-        templates = templates_of(tokenizer)
-        if not templates:
-            raise ChatError(f"{type(tokenizer).__name__} has no chat template to derive a marker set from")
-        template = templates[0]
-        special_tokens = set(read_vocabulary(tokenizer).special_tokens)
-    reader = Reader(template, special_tokens)
+        return derive_with(GroundTruthFinder(template, guess_special_tokens(template)), None, name=name)
+    templates = templates_of(source)
+    if not templates:
+        raise ChatError(f"{type(source).__name__} has no chat template to derive a marker set from")
+    return derive_with(GroundTruthFinder(templates[0], read_vocabulary(source).special_tokens), source, name=name)
+
+
+def derive_with(finder: GroundTruthFinder, tokenizer: Any, *, name: str = "inferred") -> DerivedMarkerSet:
+    """Derive a marker set from ground truths, and compare it with them: on `tokenizer`, or on a toy tokenizer if that is None.
+
+    Raises:
+        ChatError: As for `derive`.
+    """
+    reader = Reader(finder)
     drafts, media = reader.read()
-    text = _write(name, template, drafts, media, reader)
+    text = _to_yaml(name, finder, drafts, media)
     try:
         markers = parse_marker_set(read_source(text, f"{name}.yaml"))
     except MarkerSetError as error:
-        raise ChatError(f"{template.name}: what was derived is no marker set: {error}\n{text}") from error
-    unsettled = [*dict.fromkeys(reader.unsettled), *(problem.message for problem in check_examples(markers))]
+        raise ChatError(f"{finder.renderer.template.name}: the derived marker set is malformed: {error}\n{text}") from error
+    unsettled = [*reader.unsettled, *(Unsettled("examples", problem.message) for problem in check_examples(markers))]
     try:
-        for shape in verify(markers, tokenizer, template)[0].shapes:
-            if shape.status == "differs":
-                unsettled.append(f"{shape.shape}: {shape.detail}")
+        if tokenizer is None:
+            results = compare_with_toy_tokenizer(markers, finder.truths)
+        else:
+            results = compare_labels(rules_for(markers, tokenizer), finder.truths)
+        unsettled += [Unsettled(result.scenario, result.detail) for result in results if result.status is Status.DIFFERS]
     except RoleMaskError as error:
-        unsettled.append(str(error))
+        unsettled.append(Unsettled("tokenizer", str(error)))
     return DerivedMarkerSet(text, markers, tuple(unsettled))
 
 
-def _write(name: str, template: ChatTemplate, drafts: Sequence[Draft], media: Sequence[str], reader: Reader) -> str:
-    """Write the YAML of a marker set."""
+def _to_yaml(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], media: Sequence[str]) -> str:
+    template = finder.renderer.template
     texts = [part for draft in drafts for part in (*draft.start, *(draft.end or ()))]
-    special_tokens = dict.fromkeys(match.group() for text in texts for match in reader.finder.special_tokens(text))
+    special_tokens = dict.fromkeys(match.group() for text in texts for match in finder.renderer.find_special_tokens(text))
     uses_eos = any(draft.end and "eos_token" in draft.end for draft in drafts)
     lines = ["# yaml-language-server: $schema=../schemas/marker-set.schema.json", f"name: {name}"]
     if special_tokens:
         lines.append(f"special_tokens: {_flow(list(special_tokens))}")
     if uses_eos:
-        lines.append(f"eos_token: {_quoted(reader.eos)}")
+        lines.append(f"eos_token: {_quoted(str(template.variables['eos_token']))}")
     lines.append("markers:")
     for draft in drafts:
         lines.append(f"  - role: {draft.role}")
@@ -104,22 +121,17 @@ def _write(name: str, template: ChatTemplate, drafts: Sequence[Draft], media: Se
     lines.append(f"  repository: {_quoted(template.name)}")
     lines.append(f"  note: derived by `rolemask derive` from the template with SHA-256 {template.sha256[:16]}")
     lines.append("examples:")
-    for truth in _examples(reader.finder):
+    for truth in _examples(finder):
         lines.append(f"  - text: {_quoted(truth.text)}")
-        lines.append(f"    trained: {_flow(region_texts(truth))}")
+        lines.append(f"    trained: {_flow(truth.region_texts)}")
     return "\n".join(lines) + "\n"
 
 
 def _examples(finder: GroundTruthFinder) -> list[GroundTruth]:
-    """Return what the template writes for several turns, and for what is special about it."""
-    found = []
-    for conversation in (SYSTEM, THREE_TURNS, TOOLS, SCENARIOS[-2]):
-        try:
-            truth = finder.find(conversation)
-        except UnsupportedScenarioError:
-            continue
-        if len(truth.text) < 4000:
-            found.append(truth)
+    """Return the ground truth of a plain scenario and of the most special one that the template supports."""
+    truths = {scenario.name: truth for scenario, truth in finder.truths}
+    wanted = [truths[scenario.name] for scenario in (SYSTEM, THREE_TURNS, TOOLS, REASONING_AND_TOOLS)]
+    found = [truth for truth in wanted if isinstance(truth, GroundTruth) and len(truth.text) < _LONGEST_EXAMPLE]
     return [found[0], found[-1]] if len(found) > 1 else found
 
 

@@ -1,17 +1,18 @@
-"""Which marker set belongs to this processor, tokenizer, model or configuration?"""
+"""Finding the registered marker set of a processor, tokenizer, model or configuration."""
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from rolemask.chat_templates.compare import ScenarioResult, prove
-from rolemask.chat_templates.derive import derive
-from rolemask.chat_templates.rendering import looks_special
-from rolemask.chat_templates.scenarios import SCENARIOS
+from rolemask.chat_templates.compare import Difference, Status, compare_labels
+from rolemask.chat_templates.derive import derive, derive_with
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
+from rolemask.chat_templates.rendering import guess_special_tokens
 from rolemask.chat_templates.template import ChatTemplate, templates_of
 from rolemask.errors import RoleMaskError, UndetectedError, UnsupportedTokenizerError
 from rolemask.markers.proofs import proven_hashes
@@ -26,12 +27,11 @@ from rolemask.types import Fallback
 logger = logging.getLogger("rolemask")
 
 _MEDIA_ATTRIBUTES = ("image_token", "video_token", "audio_token", "boi_token", "eoi_token", "boa_token", "eoa_token")
-_warned: set[str] = set()  # the models of which it was said in this process that nothing but media is masked
 
 
 @dataclass(frozen=True)
 class _Identity:
-    """What an object tells of the model that it belongs to."""
+    """What an object says about its model."""
 
     name: str
     processors: frozenset[str]
@@ -40,50 +40,124 @@ class _Identity:
     template: ChatTemplate | None
     vocabulary: Vocabulary | None
 
+    @cached_property
+    def finder(self) -> GroundTruthFinder | None:
+        """The ground truths of the template, which every candidate is compared with."""
+        if self.template is None:
+            return None
+        special_tokens = guess_special_tokens(self.template) if self.vocabulary is None else self.vocabulary.special_tokens
+        return GroundTruthFinder(self.template, special_tokens)
+
+
+@dataclass(frozen=True, order=True)
+class _Match:
+    """What a registered set names of a model, the strongest first. `template`: the set is proven on this very template."""
+
+    template: bool
+    model_id: bool
+    model_type: bool
+    processor: bool
+
+    def __bool__(self) -> bool:
+        return self.template or self.model_id or self.model_type or self.processor
+
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file of the registry, and what speaks for it: the template's hash, the model's id, its type, the processor's class."""
+    """A file of the registry whose special tokens the model has."""
 
     path: Path
-    data: Mapping[str, Any]
-    grounds: tuple[bool, bool, bool, bool]
+    match: _Match
+
+
+@dataclass(frozen=True, order=True)
+class _Fit:
+    """A set that agrees with the chat template. The greatest one is the best.
+
+    Attributes:
+        match: What the set names of the model.
+        passed: How many scenarios agree.
+        lacking: 0, less what the set has and the model doesn't: the number of spans, and the share of media tokens.
+        shared: What both have: the number of spans, and the share of media tokens.
+        brevity: Minus the number of markers.
+        name: The set's name, so that the choice is always the same.
+    """
+
+    match: _Match
+    passed: int
+    lacking: float
+    shared: float
+    brevity: int
+    name: str
+    markers: MarkerSet = field(compare=False)
+
+
+@dataclass(frozen=True)
+class _Misfit:
+    """A set that disagrees with the chat template, and the first difference."""
+
+    name: str
+    scenario: str
+    difference: Difference
+
+
+class _NotFoundError(Exception):
+    """No registered set fits; the message says why."""
 
 
 def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     """Find the registered marker set of a model.
 
-    What speaks for a set: the hash of the chat template it was verified on, the model's id, its type, the class of its processor. Where
-    there is a chat template, it decides: a set that does not come out right on it is not taken, and one that nothing else speaks for is.
+    >>> from types import SimpleNamespace
+    >>> detect(SimpleNamespace(model_type="gemma4")).name
+    'gemma4'
+
+    If there is a chat template, it decides: a set is chosen only if its labels agree with the template. Among sets that agree, the best
+    match wins: a set proven on this very template, then one that names the model id, the model type, the processor's class. Without a
+    chat template, only these names count.
 
     Args:
-        processor: A processor or tokenizer; a model or its configuration does too, with less to go by.
-        fallback: What to do where no set fits: None raises; ``"derive"`` derives a set from the chat template and warns of what could not
-            be settled; ``"media"`` returns a set without roles, with which everything but media and padding is trained, and warns.
+        processor: A processor or tokenizer. A model or its configuration works too, but says less.
+        fallback: What to do if no set fits. None raises. ``"derive"`` derives a set from the chat template, and warns about what could not
+            be derived. ``"media"`` returns a set without roles, which trains everything except media and padding, and warns.
 
     Raises:
-        UndetectedError: No set fits, and there is no fallback; names the nearest one and where it differs.
+        UndetectedError: No set fits, and there is no fallback. The message has the nearest set and where it differs.
         ChatError: `fallback="derive"`, and nothing can be derived.
         PolicyError: An unknown fallback.
     """
     if fallback is not None:
         choice("fallback", fallback, get_args(Fallback))
     identity = _identify(processor)
-    candidates = sorted(_candidates(identity), key=lambda candidate: candidate.grounds, reverse=True)
-    found, reason = _best(candidates, identity)
-    if found is not None:
+    try:
+        found = _find(identity)
+    except _NotFoundError as error:
+        reason = str(error)
+    else:
         logger.info("%s: the marker set is %r", identity.name, found.name)
         return found
     if fallback == "derive":
-        inference = derive(processor)
-        logger.warning("%s: %s Inferred a set from the chat template. %s", identity.name, reason, " ".join(inference.unsettled))
-        return inference.markers
+        if identity.finder is not None and identity.vocabulary is not None:
+            derived = derive_with(identity.finder, processor)
+        else:
+            derived = derive(processor)  # says what is missing
+        logger.warning("%s: %s Derived a set from the chat template. %s", identity.name, reason, "; ".join(map(str, derived.unsettled)))
+        return derived.markers
     if fallback == "media":
-        if identity.name not in _warned:
-            _warned.add(identity.name)
-            logger.warning("%s: %s EVERYTHING BUT MEDIA AND PADDING IS TRAINED, the user's words too", identity.name, reason)
+        logger.warning("%s: %s EVERYTHING EXCEPT MEDIA AND PADDING IS TRAINED, user messages too", identity.name, reason)
         return _media_only(processor, identity)
     raise UndetectedError(f"{identity.name}: {reason} `rolemask new` starts a file; fallback='derive' derives a set from the chat template")
+
+
+def nearest_set(vocabulary: Vocabulary) -> str | None:
+    """Return the name of the registered set with the largest share of its special tokens in a vocabulary, or None if no set has any."""
+    scores = []
+    for path in registered():
+        tokens = glance(path).get("special_tokens") or ()
+        found = sum(single_id(token, vocabulary) is not None for token in tokens)
+        if found:
+            scores.append((found / len(tokens), found, path.stem))
+    return max(scores)[2] if scores else None
 
 
 def _identify(processor: Any) -> _Identity:
@@ -124,58 +198,73 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _candidates(identity: _Identity) -> list[_Candidate]:
-    found = []
+def _candidates(identity: _Identity) -> Iterator[_Candidate]:
     for path in registered():
         data = glance(path)
-        match = data.get("match") or {}
-        grounds = (
-            identity.template is not None and identity.template.sha256 in proven_hashes(path),
-            any(fnmatchcase(model.lower(), pattern.lower()) for model in identity.model_ids for pattern in match.get("model_id") or ()),
-            bool(identity.model_types & set(match.get("model_type") or ())),
-            bool(identity.processors & set(match.get("processor") or ())),
+        names = data.get("match") or {}
+        match = _Match(
+            template=identity.template is not None and identity.template.sha256 in proven_hashes(path),
+            model_id=any(
+                fnmatchcase(model.lower(), pattern.lower()) for model in identity.model_ids for pattern in names.get("model_id") or ()
+            ),
+            model_type=bool(identity.model_types & set(names.get("model_type") or ())),
+            processor=bool(identity.processors & set(names.get("processor") or ())),
         )
         tokens = data.get("special_tokens") or []
-        has_tokens = identity.vocabulary is not None and all(single_id(token, identity.vocabulary) is not None for token in tokens)
-        if identity.vocabulary is not None and not has_tokens:
-            continue
-        if any(grounds) or identity.template is not None:
-            found.append(_Candidate(path, data, grounds))
-    return found
+        lacks_tokens = identity.vocabulary is not None and any(single_id(token, identity.vocabulary) is None for token in tokens)
+        if not lacks_tokens and (match or identity.template is not None):
+            yield _Candidate(path, match)
 
 
-def _best(candidates: Sequence[_Candidate], identity: _Identity) -> tuple[MarkerSet | None, str]:
-    """Return the set that fits best, or None and the reason."""
-    if identity.template is None:
-        named = [candidate for candidate in candidates if any(candidate.grounds)]
-        if not named:
-            return None, "nothing tells which marker set it follows: no chat template, and no known model id, type or processor."
-        equal = [candidate for candidate in named if candidate.grounds == named[0].grounds]
-        if len(equal) > 1:
-            names = ", ".join(candidate.path.stem for candidate in equal)
-            return None, f"it may follow {names}: pass a processor or tokenizer that has a chat template."
-        return _load(named[0].path), ""
-    special_tokens = looks_special(identity.template) if identity.vocabulary is None else identity.vocabulary.special_tokens
-    nearest: tuple[str, ScenarioResult] | None = None
-    fitting: list[tuple[tuple[Any, ...], str, MarkerSet]] = []
+def _find(identity: _Identity) -> MarkerSet:
+    """Return the set that fits best.
+
+    Raises:
+        _NotFoundError: No set fits.
+    """
+    candidates = sorted(_candidates(identity), key=lambda candidate: candidate.match, reverse=True)
+    return _find_by_names(candidates) if identity.finder is None else _find_by_template(candidates, identity, identity.finder)
+
+
+def _find_by_names(candidates: list[_Candidate]) -> MarkerSet:
+    if not candidates:
+        raise _NotFoundError("no marker set names it: it has no chat template, and its model id, type and processor are unknown.")
+    equal = [candidate.path for candidate in candidates if candidate.match == candidates[0].match]
+    if len(equal) > 1:
+        names = ", ".join(path.stem for path in equal)
+        raise _NotFoundError(f"it may follow {names}: pass a processor or tokenizer that has a chat template.")
+    markers = _load(equal[0])
+    if markers is None:
+        raise _NotFoundError(f"{equal[0]} is malformed: run `rolemask check`.")
+    return markers
+
+
+def _find_by_template(candidates: list[_Candidate], identity: _Identity, finder: GroundTruthFinder) -> MarkerSet:
+    fits: list[_Fit] = []
+    nearest: _Misfit | None = None
     for candidate in candidates:
-        if fitting and any(fitting[0][0][0]) and candidate.grounds < fitting[0][0][0]:
-            break  # something speaks for one that fits: those that less speaks for need not be asked
+        if fits and fits[0].match and candidate.match < fits[0].match:
+            break  # a set that names the model fits: weaker matches can't win
         markers = _load(candidate.path)
         if markers is None:
             continue
-        results = _prove(markers, identity.template, special_tokens)
-        difference = next((result for result in results if result.status == "differs"), None)
-        passed = sum(result.status == "ok" for result in results)
-        if difference is None and passed:
-            fitting.append(((candidate.grounds, passed, *_evidence(markers, identity)), markers.name, markers))
-        elif difference is not None and (nearest is None or any(candidate.grounds)):
-            nearest = nearest or (markers.name, difference)
-    if fitting:
-        return max(fitting, key=lambda entry: entry[:2])[2], ""
+        # A toy tokenizer has the set's special tokens too, and encodes much faster than the model's.
+        passed = 0
+        for result in compare_labels(compile_rules(markers, ToyTokenizer(markers).vocabulary), finder.truths):
+            if result.difference is not None:
+                nearest = nearest or _Misfit(markers.name, result.scenario, result.difference)
+                break
+            passed += result.status is Status.OK
+        else:
+            if passed:
+                fits.append(_fit(candidate.match, passed, markers, identity))
+    if fits:
+        return max(fits).markers
     if nearest is None:
-        return None, "no registered marker set has its special tokens."
-    return None, f"no registered marker set fits its chat template. The nearest is {nearest[0]!r}: {nearest[1].shape}: {nearest[1].detail}."
+        raise _NotFoundError("no registered marker set has its special tokens.")
+    raise _NotFoundError(
+        f"no registered marker set fits its chat template. The nearest is {nearest.name!r}: {nearest.scenario}: {nearest.difference}."
+    )
 
 
 def _load(path: Path) -> MarkerSet | None:
@@ -185,39 +274,26 @@ def _load(path: Path) -> MarkerSet | None:
         return None
 
 
-def _prove(markers: MarkerSet, template: ChatTemplate, special_tokens: Iterable[str]) -> list[ScenarioResult]:
-    # The set's special tokens are in the vocabulary; a small tokenizer made of them tells the rest in a fraction of the time.
-    rules = compile_rules(markers, ToyTokenizer(markers).vocabulary)
-    return prove(rules, template, SCENARIOS, more_special_tokens=special_tokens)
-
-
-def _evidence(markers: MarkerSet, identity: _Identity) -> tuple[float, float, int]:
-    """Return, to choose among sets that fit alike: the part of the media tokens, and of the spans, that the model has, and brevity."""
+def _fit(match: _Match, passed: int, markers: MarkerSet, identity: _Identity) -> _Fit:
     assert identity.template is not None
     media = [token for token in markers.media_tokens if "*" not in token]
     known = [token for token in media if identity.vocabulary is not None and single_id(token, identity.vocabulary) is not None]
     spans = [str(start) for marker in markers.markers if marker.within is not None for start in marker.start]
-    written = [start for start in spans if start in identity.template.source]
-    return (
-        (len(written) - len(spans)) + (len(known) - len(media)) / (len(media) or 1),
-        len(written) + len(known) / (len(media) or 1),
-        -len(markers.markers),
+    rendered = [start for start in spans if start in identity.template.source]
+    media_share = len(known) / (len(media) or 1)
+    return _Fit(
+        match=match,
+        passed=passed,
+        lacking=(len(rendered) - len(spans)) + (len(known) - len(media)) / (len(media) or 1),
+        shared=len(rendered) + media_share,
+        brevity=-len(markers.markers),
+        name=markers.name,
+        markers=markers,
     )
 
 
-def nearest_set(vocabulary: Vocabulary) -> str | None:
-    """Return the name of the registered set of whose special tokens this tokenizer has the greatest part, and of those the most."""
-    scores = []
-    for path in registered():
-        tokens = glance(path).get("special_tokens") or ()
-        found = sum(single_id(token, vocabulary) is not None for token in tokens)
-        if found:
-            scores.append((found / len(tokens), found, path.stem))
-    return max(scores)[2] if scores else None
-
-
 def _media_only(processor: Any, identity: _Identity) -> MarkerSet:
-    """Return a set without roles: the media tokens that any registered set or the processor itself names, where the model has them."""
+    """Return a set without roles. It has the media tokens of all registered sets and of the processor that the model has too."""
     tokens = {token for path in registered() for kind in (glance(path).get("media") or {}).values() for token in kind}
     tokens |= {str(getattr(processor, name, "")) for name in _MEDIA_ATTRIBUTES} - {""}
     special_tokens = identity.vocabulary.special_tokens if identity.vocabulary is not None else {}

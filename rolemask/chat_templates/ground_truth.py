@@ -1,175 +1,127 @@
-"""The ground truth: what the model has to generate after the generation prompt, through its stop token, and not a token more.
+"""The ground truth: what the model must generate, from after the generation prompt through its stop token.
 
-Nothing here knows of marker sets. For message k, the template writes messages 0 to k-1 with the generation prompt: that is what the
-model is given. What it writes with message k goes on from there: that is what the model must produce, through the token at which
-generation stops. Both are found in the text of the whole conversation by the words that the messages alone have.
+Uses the chat template alone, no marker set. For assistant message k, the template renders messages 0 to k-1 with the generation prompt:
+the model's input. In the rendering of the whole scenario, the text that continues this prompt is what the model must generate. Sentinels
+find the same place in both texts.
 
-- A template may rewrite the past (Qwen3 drops earlier reasoning, Mistral moves the system prompt). So texts are compared from the last
-  word of the message before on, and not from their beginnings.
-- What any generation prompt supplies, with reasoning on or off, is the prompt's.
-- The stop token is the EOS token, failing that the last special token, that the template writes behind an answer whatever follows; where it
-  writes none (GLM), the special token with which the next turn begins.
+- A template may change earlier messages (Qwen3 drops earlier reasoning, Mistral moves the system prompt). So texts are compared from the
+  last sentinel of the message before, not from their beginning.
+- What a generation prompt contains in any thinking mode belongs to the prompt.
+- The stop token is the EOS token, or else the last special token, that the template renders after an answer whatever follows. If there is
+  none (GLM), it is the special token that starts the next turn.
+
+`rolemask.chat_templates.turn_edges` has the rules for both ends.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from rolemask.chat_templates.rendering import AmbiguousScenarioError, Renderer, UnsupportedScenarioError, common_prefix, tail_of
-from rolemask.chat_templates.scenarios import SWITCHES, THINKING_OFF, THINKING_ON, Scenario, sentinels
-
-# What a header that was cut short may end with: a special token, a line, a colon.
-_BORDER = re.compile(r".*[>\]\n:]", re.DOTALL)
+from rolemask.chat_templates.rendering import AmbiguousScenarioError, Renderer, UnsupportedScenarioError
+from rolemask.chat_templates.scenarios import SCENARIOS, THINKING_OFF, THINKING_ON, Scenario, sentinels
+from rolemask.chat_templates.template import ChatTemplate
+from rolemask.chat_templates.turn_edges import find_start, find_stop, position_after
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A conversation as the template writes it, and the stretches [start, stop) of the text that the model has to generate.
+    """A rendered scenario, and which parts of it the model must generate. Positions count characters.
 
-    `prefix_stable` tells whether each message only adds to the text of those before; `generated` is what the template says itself, in
-    `generation` blocks.
+    Attributes:
+        text: What the template renders.
+        regions: The ranges [start, stop) of the text that the model must generate, one per answer.
+        generated: The ranges inside the template's own `generation` blocks.
+        prefix_stable: Whether each message only adds to the text of those before it.
+        is_verdict: The template renders only a prompt (Llama Guard); a verdict was appended to it.
     """
 
     text: str
     regions: tuple[tuple[int, int], ...]
     generated: tuple[tuple[int, int], ...]
     prefix_stable: bool
+    is_verdict: bool = False
+
+    @property
+    def region_texts(self) -> list[str]:
+        """What the model must generate, answer by answer."""
+        return [self.text[start:stop] for start, stop in self.regions]
 
 
-class GroundTruthFinder(Renderer):
-    """Tells the truth about one chat template."""
+ScenarioTruth = tuple[Scenario, GroundTruth | UnsupportedScenarioError]
+"""A scenario with its ground truth, or with the reason why it has none."""
 
-    def find(self, conversation: Scenario) -> GroundTruth:
-        """Return the truth about one conversation.
+
+class GroundTruthFinder:
+    """Finds the ground truth of scenarios with one chat template.
+
+    Args:
+        template: The chat template.
+        special_tokens: The texts of the tokenizer's special tokens. Generation can only stop at one of them.
+    """
+
+    def __init__(self, template: ChatTemplate, special_tokens: Iterable[str]) -> None:
+        self.renderer = Renderer(template, special_tokens)
+
+    @cached_property
+    def truths(self) -> list[ScenarioTruth]:
+        """The ground truth of every scenario of `rolemask verify`, or the reason why there is none.
+
+        This renders each scenario dozens of times, so it is done once: compare every marker set with the same list.
+        """
+        return self.find_all(SCENARIOS)
+
+    def find_all(self, scenarios: Iterable[Scenario]) -> list[ScenarioTruth]:
+        """Return the ground truth of each scenario, or the reason why there is none."""
+        return [(scenario, self._find_or_reason(scenario)) for scenario in scenarios]
+
+    def _find_or_reason(self, scenario: Scenario) -> GroundTruth | UnsupportedScenarioError:
+        try:
+            return self.find(scenario)
+        except UnsupportedScenarioError as reason:
+            return reason.with_traceback(None)
+
+    def find(self, scenario: Scenario) -> GroundTruth:
+        """Return the ground truth of one scenario.
 
         Raises:
-            UnsupportedScenarioError: The template does not take it, or leaves something out.
-            AmbiguousScenarioError: It writes all of it, and cannot be told of.
+            UnsupportedScenarioError: The template refuses it, or leaves a part of it out.
+            AmbiguousScenarioError: The template renders all of it, but contradicts itself on which part the model generates.
         """
-        put, text = self.put(conversation)
-        if self.writes_prompts_only:
-            return self._tell_of_verdict(put)
-        if conversation.options in (THINKING_OFF, THINKING_ON) and not self.knows_switch(put):
-            raise UnsupportedScenarioError("the template has no such switch")
+        scenario, text = self.renderer.render_in_accepted_form(scenario)
+        if self.renderer.renders_prompt_only:
+            return self._with_verdict(scenario)
+        if scenario.options in (THINKING_OFF, THINKING_ON) and not self.renderer.options_have_effect(scenario):
+            raise UnsupportedScenarioError("the template has no option for reasoning")
         regions: list[tuple[int, int]] = []
-        at = 0
-        for index, message in enumerate(put.messages):
+        at = 0  # the end of the last sentinel so far
+        for index, message in enumerate(scenario.messages):
             if message["role"] == "assistant":
-                start = self._start(text, at, put, index)
-                if regions and not text[regions[-1][1] : start].strip() and put.messages[index - 1]["role"] == "assistant":
-                    raise AmbiguousScenarioError("the template writes nothing between two answers, so they are one turn to a reader")
-                stop = self._stop(text, at, start, put, index)
-                if self._begins_anew(text[start:stop], put):  # DeepSeek R1's distillations, with words and a call
-                    raise AmbiguousScenarioError(f"the template writes message {index} as two turns")
+                start = find_start(self.renderer, text, at, scenario, index)
+                if regions and not text[regions[-1][1] : start].strip() and scenario.messages[index - 1]["role"] == "assistant":
+                    raise AmbiguousScenarioError("the template renders nothing between two answers, so they read as one turn")
+                stop = find_stop(self.renderer, text, at, start, scenario, index)
+                if self._starts_again(text[start:stop], scenario):  # DeepSeek R1's distillations, with words and a call
+                    raise AmbiguousScenarioError(f"the template renders message {index} as two turns")
                 regions.append((start, stop))
                 at = start
             if message["role"] == "system":
-                continue  # some templates write it into a later turn (Mistral)
-            at = max([at, *(_after(text, sentinel, at) for sentinel in sentinels(message) if sentinel in text[at:])])
-        generated = self.write(put).generated
-        return GroundTruth(text, tuple(regions), generated, self.is_prefix_stable(put, text))
+                continue  # some templates render it in a later turn (Mistral)
+            at = max([at, *(position_after(sentinel, text, at) for sentinel in sentinels(message) if sentinel in text[at:])])
+        generated = self.renderer.render(scenario).generated
+        return GroundTruth(text, tuple(regions), generated, self.renderer.is_prefix_stable(scenario, text))
 
-    def _tell_of_verdict(self, conversation: Scenario) -> GroundTruth:
-        prompt = self.text(conversation, prompt=True) or ""
-        verdict = "No.\n- S1" + (self.template.variables.get("eos_token") or "")
-        return GroundTruth(prompt + verdict, ((len(prompt), len(prompt + verdict)),), (), prefix_stable=True)
+    def _with_verdict(self, scenario: Scenario) -> GroundTruth:
+        prompt = self.renderer.try_render(scenario, prompt=True) or ""
+        text = prompt + "No.\n- S1" + (self.renderer.template.variables.get("eos_token") or "")
+        return GroundTruth(text, ((len(prompt), len(text)),), (), prefix_stable=True, is_verdict=True)
 
-    def _start(self, text: str, at: int, conversation: Scenario, index: int) -> int:
-        """Return where in `text` the model begins to write message `index`; `at` is behind the last word of the message before."""
-        given, before = conversation.through(index), conversation.messages[index - 1]
-        ended = self.text(given)
-        tails = []
-        for switch in SWITCHES:
-            prompt, bare = self.text(given, prompt=True, **switch), self.text(given, **switch)
-            if prompt is not None:
-                tails.append(tail_of(prompt, before))
-                # A switch may also change the words before the prompt (GLM's `/nothink`), which this conversation does not have.
-                if bare is not None and ended is not None and prompt.startswith(bare):
-                    tails.append(tail_of(ended, before) + prompt[len(bare) :])
-        if not tails:
-            raise AmbiguousScenarioError(f"the template writes no generation prompt for message {index}")
-        rest = text[at:]
-        fitting = [tail for tail in tails if rest.startswith(tail)]
-        if fitting:
-            begins = at + max(map(len, fitting))
-            opener = self.between(conversation)[1]
-            if opener and text.startswith(opener, begins):  # Diffusion Gemma, behind the result of a call
-                raise AmbiguousScenarioError(f"the template writes a header for message {index} that its generation prompt does not write")
-            return begins
-        # A prompt may come with a turn of its own before the header (Command-R's documents), which history does not have.
-        coming = (sentinel for message in conversation.messages[index:] for sentinel in sentinels(message))
-        limit = min((rest.find(sentinel) for sentinel in coming if sentinel in rest), default=len(rest))
-        openers = self.special_tokens(self.between(conversation)[1])
-        for tail in tails:
-            header_alone = tail[tail.rfind(openers[0].group()) :] if openers else ""
-            if header_alone and (place := rest.find(header_alone, 0, limit)) >= 0:
-                return at + place + len(header_alone)
-            # Or history has white space before the header that the prompt has not (Inkbot).
-            same = len(common_prefix([rest, tail]))
-            header_alone = tail[same:].lstrip()
-            if header_alone and rest[same:].lstrip().startswith(header_alone):
-                return at + rest.index(header_alone, same) + len(header_alone)
-        # The past was rewritten: this turn has lost a part of what the prompt supplied, Qwen3.5's opened reasoning for instance.
-        longest = max((common_prefix([rest, tail]) for tail in tails), key=len)
-        header = _BORDER.match(longest)
-        if header is None or longest[header.end() :][:1].isalnum():  # none of it, or cut off within a word
-            raise AmbiguousScenarioError(f"message {index} does not begin with what the generation prompt supplies")
-        return at + header.end()
-
-    def _stop(self, text: str, before: int, start: int, conversation: Scenario, index: int) -> int:
-        """Return where in `text` generation of message `index` stops."""
-        message = conversation.messages[index]
-        words = sentinels(message)
-        last = max([start, *(_after(text, sentinel, before) for sentinel in words if sentinel in text[before:])])
-        through = self.text(conversation.through(index + 1))
-        rest = text[last:]
-        if through is None:
-            raise AmbiguousScenarioError(f"the template does not write the conversation through message {index}")
-        if words:
-            alone = tail_of(through, message)
-        else:  # nothing to find it by: all that stands behind its header
-            behind = len(through) - len(tail_of(through, conversation.messages[index - 1]))
-            alone = through[self._start(through, behind, conversation, index) :]
-        others = [alone, rest]
-        if index + 1 == len(conversation.messages) and message.get("tool_calls") is None:
-            follow_up = self.followed(conversation)
-            if follow_up is not None and words:
-                others.append(tail_of(follow_up, message))
-        whatever_follows = self.without_header(self.common(others), conversation, of_others=bool(words))
-        closes = self.closes_answers(conversation)
-        # Without words in it, what an answer that is left open begins with looks like what follows it.
-        has_stop = closes or (bool(words) and not self.next_header_stops(conversation))
-        stop = self.last_control(whatever_follows) if has_stop else None
-        if stop is not None:
-            return last + stop.end()
-        following = conversation.messages[index + 1 :]
-        limit = min(
-            (rest.find(sentinel) for message in following[:1] for sentinel in sentinels(message) if sentinel in rest), default=len(rest)
-        )
-        beyond = (match for match in self.special_tokens(rest) if match.start() >= len(whatever_follows) and match.end() <= limit)
-        found = next(beyond, None)
-        # What another answer begins with is no stop token. Nor is what a tool's result begins with, where the template closes answers and
-        # writes nothing here (DeepSeek R1 behind a lone call); some do so, but only when something follows (Nemotron Nano 2).
-        only_plain = (bool(following) and following[0]["role"] == "assistant") or (closes and bool(words))
-        if found is None or (only_plain and found.group() != self.plain_stop(conversation)):
-            return last + len(whatever_follows)
-        return last + found.end()
-
-    def _begins_anew(self, region: str, conversation: Scenario) -> bool:
-        """Whether the header stands behind the EOS token of what should be one turn."""
-        eos, openers = self.template.variables.get("eos_token"), self.special_tokens(self.between(conversation)[1])
+    def _starts_again(self, region: str, scenario: Scenario) -> bool:
+        """Whether the header follows the EOS token inside what should be one turn."""
+        eos = self.renderer.template.variables.get("eos_token")
+        openers = self.renderer.find_special_tokens(self.renderer.user_end_and_header(scenario)[1])
         return bool(eos and openers) and openers[0].group() in region.partition(str(eos))[2]
 
 
-def _after(text: str, sentinel: str, at: int) -> int:
-    return text.index(sentinel, at) + len(sentinel)
-
-
-def region_texts(truth: GroundTruth) -> list[str]:
-    """Return what the model has to generate, turn by turn."""
-    return [truth.text[start:stop] for start, stop in truth.regions]
-
-
 def lies_within(start: int, stop: int, regions: Sequence[tuple[int, int]]) -> bool:
-    """Whether [start, stop) lies in one of the regions, all of it."""
+    """Whether all of [start, stop) lies in one of the regions."""
     return any(first <= start and stop <= last for first, last in regions)

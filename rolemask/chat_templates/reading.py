@@ -1,28 +1,25 @@
-"""Reading markers off what a chat template writes: headers and ends stand between words that are known.
+"""Reading markers off rendered scenarios: sentinels show where messages are, so the text between them is headers and end markers.
 
-What the model generates is told by `rolemask.chat_templates.ground_truth`; the markers are what stands between.
+`rolemask.chat_templates.ground_truth` says which part of the text the model generates.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
 from rolemask.chat_templates.rendering import LOOKS_SPECIAL, AmbiguousScenarioError, UnsupportedScenarioError, common_prefix
-from rolemask.chat_templates.scenarios import IMAGE, REASONING, SWITCHES, SYSTEM, THREE_TURNS, TOOLS, Scenario
-from rolemask.chat_templates.template import ChatTemplate
+from rolemask.chat_templates.scenarios import IMAGE, REASONING, SYSTEM, THINKING_MODES, THREE_TURNS, TOOLS, Scenario
 from rolemask.errors import ChatError
 
 _TAG = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\])"
-
-
-_LONG = 80  # letters: no header has as many
+_LONG = 80  # characters: headers are shorter
 
 
 @dataclass
 class Draft:
-    """One marker, as it will be written."""
+    """One marker of the set to be. `extra` has its further YAML keys."""
 
     role: str
     start: list[str]
@@ -30,24 +27,45 @@ class Draft:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class Reader:
-    """Reads the markers off what one template writes."""
+@dataclass(frozen=True)
+class Unsettled:
+    """Something that could not be derived from a template.
 
-    def __init__(self, template: ChatTemplate, special_tokens: Iterable[str]) -> None:
-        self.template = template
-        self.finder = GroundTruthFinder(template, special_tokens)
-        self.unsettled: list[str] = []
-        self.eos = str(template.variables.get("eos_token") or "")
-        self.bos = str(template.variables.get("bos_token") or "")
+    Attributes:
+        about: The scenario, or the part of the marker set, that it is about.
+        problem: What is wrong.
+    """
+
+    about: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.about}: {self.problem}"
+
+
+class Reader:
+    """Reads the markers off the renderings of one template. What it could not settle is in `unsettled`."""
+
+    def __init__(self, finder: GroundTruthFinder) -> None:
+        self.renderer = finder.renderer
+        self.template = finder.renderer.template
+        self.unsettled: list[Unsettled] = []
+        self.eos = str(self.template.variables.get("eos_token") or "")
+        self.bos = str(self.template.variables.get("bos_token") or "")
+        self._truths = {scenario.name: truth for scenario, truth in finder.truths}
 
     def read(self) -> tuple[list[Draft], list[str]]:
-        """Return the markers and the image tokens."""
-        if self.finder.writes_prompts_only:
-            raise ChatError(f"{self.template.name}: writes a prompt alone, never an answer, so nothing shows what the model writes")
-        try:
-            self.plain = self.finder.find(THREE_TURNS)
-        except UnsupportedScenarioError as reason:
-            raise ChatError(f"{self.template.name}: does not write three questions and answers: {reason}") from reason
+        """Return the markers and the image tokens.
+
+        Raises:
+            ChatError: The template doesn't render questions and answers, or not in a way that can be read.
+        """
+        if self.renderer.renders_prompt_only:
+            raise ChatError(f"{self.template.name}: renders only a prompt, never an answer, so nothing shows what the model generates")
+        truth = self._truths[THREE_TURNS.name]
+        if isinstance(truth, UnsupportedScenarioError):
+            raise ChatError(f"{self.template.name}: does not render three questions and answers: {truth}") from truth
+        self.plain = truth
         self._read_turns()
         drafts = [self.user, self.assistant]
         for draft in (*self._system(), *self._tool()):
@@ -55,105 +73,109 @@ class Reader:
             if same is None or "within" in draft.extra:
                 drafts.append(draft)
             else:
-                self.unsettled.append(f"a turn of {draft.role} begins with what one of {same} begins with: {draft.start[0]!r}")
+                self._note(draft.role, f"its turns start like those of {same}: {draft.start[0]!r}")
         drafts += self._spans()
         return drafts + self._other(drafts), self._images()
 
-    def _tell(self, conversation: Scenario) -> GroundTruth | None:
-        try:
-            return self.finder.find(conversation)
-        except AmbiguousScenarioError as reason:  # a set without it could train anything there
-            self.unsettled.append(f"{conversation.name}: {reason}")
-        except UnsupportedScenarioError:
-            pass
-        return None
+    def _ground_truth(self, scenario: Scenario) -> GroundTruth | None:
+        truth = self._truths[scenario.name]
+        if isinstance(truth, AmbiguousScenarioError):  # without this scenario, the set could train anything in it
+            self._note(scenario.name, str(truth))
+        return None if isinstance(truth, UnsupportedScenarioError) else truth
+
+    def _note(self, about: str, problem: str) -> None:
+        unsettled = Unsettled(about, problem)
+        if unsettled not in self.unsettled:
+            self.unsettled.append(unsettled)
 
     # --- the turns of user and assistant
 
     def _read_turns(self) -> None:
         text, regions = self.plain.text, self.plain.regions
-        put = self.finder.put(THREE_TURNS)[0]
-        self.closes = not self.finder.next_header_stops(put)
+        accepted = self.renderer.render_in_accepted_form(THREE_TURNS)[0]
+        self.has_own_stop = not self.renderer.stops_at_next_header(accepted)
         queries = [text.index(f"Query{number}?") for number in (1, 2, 3)]
         replies = [_end_of(text, f"Reply{number}.") for number in (1, 2, 3)]
         stops = [text[reply:stop].strip() for reply, (_, stop) in zip(replies, regions, strict=True)]
         stops = list(dict.fromkeys(filter(None, stops)))
-        # A header stands behind the stop token, or, where it is that itself, behind the answer.
-        begins = [stop if self.closes else reply for reply, (_, stop) in zip(replies, regions, strict=True)]
+        # A header follows the stop token, or the answer if the header is the stop token.
+        begins = [stop if self.has_own_stop else reply for reply, (_, stop) in zip(replies, regions, strict=True)]
         headers = [text[: queries[0]], *(text[begin:query] for begin, query in zip(begins, queries[1:], strict=False))]
-        user_start = self._from_control(_common_suffix(headers))
+        user_start = self._without_bos(_common_suffix(headers))
         if not user_start:
-            raise ChatError(f"{self.template.name}: nothing stands before a user's words by which they could be told")
-        user_end, header = self.finder.between(put)
+            raise ChatError(f"{self.template.name}: renders nothing before a user's message, so the user's turn has no header")
+        user_end, header = self.renderer.user_end_and_header(accepted)
         if header:
             self.user = _turn("user", user_start, self._end(user_end))
-            behind = [text[_end_of(text, f"Query{number}?") : start] for number, (start, _) in enumerate(regions, start=1)]
-            starts = [part.removeprefix(user_end) for part in behind if part.startswith(user_end)] + self._prompts(user_end)
-        else:  # what ends the user's turn is what starts the assistant's (Mistral)
+            gaps = [text[_end_of(text, f"Query{number}?") : start] for number, (start, _) in enumerate(regions, start=1)]
+            starts = [gap.removeprefix(user_end) for gap in gaps if gap.startswith(user_end)] + self._headers_in_prompts(user_end)
+        else:  # one marker ends the user's turn and starts the assistant's (Mistral)
             starts = [user_end.strip() or user_end]
             self.user = Draft("user", [user_start], starts, {"include_end": False})
         self.assistant = Draft("assistant", list(dict.fromkeys(filter(None, starts))), stops)
         if not stops:
             self.assistant.end = ["next_start"]
-            self.unsettled.append("the template writes no stop token behind an answer, so none is trained")
-        elif self.closes and stops == [self.eos]:
+            self._note("stop token", "the template renders none after an answer, so none is trained")
+        elif self.has_own_stop and stops == [self.eos]:
             self.assistant.end = ["eos_token"]
         elif user_start.startswith(stops[0]):
-            # The stop token is what the next turn begins with; another turn may begin with another one.
+            # The stop token starts the next turn; turns of other roles may start with another one.
             self.assistant.extra["rewind"] = True
 
     def _tails(self) -> list[tuple[str, str]]:
-        """Return what stands behind a question with the generation prompt, and without; reasoning not spoken of, off and on."""
-        asked = self.finder.put(Scenario("", THREE_TURNS.messages[:1]))[0]
-        found = []
-        for switch in SWITCHES:
-            prompt, bare = self.finder.text(asked, prompt=True, **switch), self.finder.text(asked, **switch)
-            if prompt is not None and bare is not None:
-                found.append((prompt.partition("Query1?")[2], bare.partition("Query1?")[2]))
-        return found
+        """Return what follows a question with the generation prompt and without it, in each thinking mode."""
+        question = self.renderer.render_in_accepted_form(THREE_TURNS.through(1))[0]
+        tails = []
+        for options in THINKING_MODES:
+            prompt, without = self.renderer.try_render(question, prompt=True, **options), self.renderer.try_render(question, **options)
+            if prompt is not None and without is not None:
+                tails.append((prompt.partition("Query1?")[2], without.partition("Query1?")[2]))
+        return tails
 
-    def _prompts(self, user_end: str) -> list[str]:
-        """Return the headers that the generation prompts supply. A switch may write into the user's words, before their end."""
-        found = []
-        for prompt, bare in self._tails():
-            ended = self.finder.common([prompt, bare])
-            found.append(prompt.removeprefix(user_end) if prompt.startswith(user_end) and user_end else prompt[len(ended) :].lstrip())
-        return found
+    def _headers_in_prompts(self, user_end: str) -> list[str]:
+        """Return the headers in the generation prompts."""
+        headers = []
+        for prompt, without in self._tails():
+            if user_end and prompt.startswith(user_end):
+                headers.append(prompt.removeprefix(user_end))
+            else:  # an option may change the user's message, before its end marker
+                headers.append(prompt[len(self.renderer.common_start([prompt, without])) :].lstrip())
+        return headers
 
     def _end(self, text: str) -> list[str]:
-        """Return the end marker that a text between two turns begins with: through its first special token."""
-        special_tokens = self._controls_of(text)
+        """Return the end marker at the start of a text between two turns: through its first special token."""
+        special_tokens = self._special_tokens_in(text)
         if special_tokens:
             return [text[: text.index(special_tokens[0]) + len(special_tokens[0])].lstrip()]
         return ["next_start"]
 
-    def _controls_of(self, text: str) -> list[str]:
-        return [match.group() for match in self.finder.special_tokens(text)]
+    def _special_tokens_in(self, text: str) -> list[str]:
+        return [match.group() for match in self.renderer.find_special_tokens(text)]
 
-    def _from_control(self, header: str) -> str:
-        """Cut what stands before a header: the BOS token, white space."""
+    def _without_bos(self, header: str) -> str:
+        """Cut the BOS token and white space before a header."""
         header = header.removeprefix(self.bos) if self.bos else header
         return header.lstrip() or header
 
     # --- the other roles
 
     def _system(self) -> list[Draft]:
-        truth = self._tell(SYSTEM)
+        truth = self._ground_truth(SYSTEM)
         if truth is None:
             return []
         before, _, after = truth.text.partition("Order1.")
         before = before.removeprefix(self.plain.text.partition("Query1?")[0].removesuffix(self.user.start[0]))
         after = after.partition("Query1?")[0]
-        start = self._from_control(before)
+        start = self._without_bos(before)
         if before.endswith(self.user.start[0]) or not start.strip():
-            return []  # written into the user's turn, or with nothing around it
-        if len(self._controls_of(start)) > 2 or len(start) > _LONG:
-            # A default preamble: the header is what the user's looks like, with another word.
+            return []  # inside the user's turn, or without markers
+        if len(self._special_tokens_in(start)) > 2 or len(start) > _LONG:
+            # The template has a default preamble: look for a header like the user's in it.
             start = self._like_user(start) or start
         return [_turn("system", start, self._end(after.removesuffix(self.user.start[0])))]
 
     def _like_user(self, text: str) -> str | None:
-        """Return the first header in `text` that is the user's with another word in the place of ``user``."""
+        """Return the first header in `text` that is the user's with another word in place of ``user``, or None."""
         start = self.user.start[0]
         found = re.search("user", start, re.IGNORECASE)
         if found is None:
@@ -163,7 +185,7 @@ class Reader:
         return None if match is None or match.group() == start else match.group()
 
     def _tool(self) -> list[Draft]:
-        truth = self._tell(TOOLS)
+        truth = self._ground_truth(TOOLS)
         if truth is None:
             return []
         text, (call, answer) = truth.text, truth.regions[:2]
@@ -172,24 +194,24 @@ class Reader:
             return self._tool_in_user(before, after)
         stop = self._stop_of(text[call[0] : call[1]])
         header = self._like_user(before.lstrip())
-        behind = next((start for start in self.assistant.start if start.strip() and after.endswith(start)), None)
-        if header is None and behind is None and stop and before.strip() and not self._controls_of(before):
-            # No header before the result, none behind it: it stands inside the assistant's turn.
+        next_header = next((start for start in self.assistant.start if start.strip() and after.endswith(start)), None)
+        if header is None and next_header is None and stop and before.strip() and not self._special_tokens_in(before):
+            # No header before the result and none after it: the result is inside the assistant's turn.
             return [Draft("tool", [stop], self._end(after), {"within": "assistant", "start_owner": "turn"})]
         self._also_stops_at(stop)
-        header = header or self._tool_header(before) or ("" if self.closes else stop)
+        header = header or self._tool_header(before) or ("" if self.has_own_stop else stop)
         if not header:
-            self.unsettled.append(f"what a tool's result begins with: {before!r}")
+            self._note("tool", f"the start of a tool result is unclear: {before!r}")
             return []
-        if not self.closes and not header.startswith(stop):
-            header = stop + header  # the header is what stopped the call
-        if behind is not None:
-            return [_turn("tool", header, self._end(after.removesuffix(behind)))]
-        marker = next(reversed(self._controls_of(after)), "")
+        if not self.has_own_stop and not header.startswith(stop):
+            header = stop + header  # the call stops at the header
+        if next_header is not None:
+            return [_turn("tool", header, self._end(after.removesuffix(next_header)))]
+        marker = next(reversed(self._special_tokens_in(after)), "")
         if not marker:
-            self.unsettled.append(f"what a tool's result ends with: {after!r}")
+            self._note("tool", f"the end of a tool result is unclear: {after!r}")
             return []
-        # The assistant goes on behind the result without a header: what ends the result starts its turn.
+        # The assistant continues after the result without a header: the end of the result starts its turn.
         self.assistant.start.append(marker)
         return [Draft("tool", [header], [marker], {"include_end": False})]
 
@@ -201,8 +223,8 @@ class Reader:
         return [Draft("tool", [opening.group()], [closing.group(1)], {"within": "user"})]
 
     def _tool_header(self, before: str) -> str:
-        """Return the run of special tokens with which the text before a result begins, empty where there is none."""
-        special_tokens = self._controls_of(before)
+        """Return the first run of special tokens before a tool result, or an empty text."""
+        special_tokens = self._special_tokens_in(before)
         if not special_tokens:
             return ""
         run = re.match(
@@ -211,47 +233,47 @@ class Reader:
         return run.group() if run else ""
 
     def _also_stops_at(self, stop: str) -> None:
-        """A call may stop at another token than an answer (gpt-oss, GLM)."""
+        """Add an end marker: a call may stop at another token than an answer (gpt-oss, GLM)."""
         ends = self.assistant.end or []
         known = {*ends, self.eos if "eos_token" in ends else ""}
         if stop and stop not in known and "next_start" not in ends:
             self.assistant.end = [*ends, stop]
 
-    # --- spans, and what else there is
+    # --- spans, the rest role, media
 
     def _spans(self) -> list[Draft]:
         drafts = []
-        thought = self._stretch(REASONING, "Thought1.", "Reply1.")
-        if thought is not None:
-            drafts.append(Draft("reasoning", [thought[0]], [thought[1]], {"within": "assistant", "follows_turn": True}))
+        reasoning = self._reasoning()
+        if reasoning is not None:
+            drafts.append(Draft("reasoning", [reasoning[0]], [reasoning[1]], {"within": "assistant", "follows_turn": True}))
         call = self._call()
         if call is not None:
             drafts.append(Draft("tool_call", [call[0]], call[1], {"within": "assistant", "follows_turn": True}))
         return drafts
 
-    def _stretch(self, conversation: Scenario, words: str, following: str) -> tuple[str, str] | None:
-        """Return what stands around the words of a stretch inside the answer, white space at the edges left out."""
-        truth = self._tell(conversation)
+    def _reasoning(self) -> tuple[str, str] | None:
+        """Return what opens and what closes reasoning, without white space at the edges."""
+        truth = self._ground_truth(REASONING)
         if truth is None:
             return None
         start, _ = truth.regions[0]
-        at, then = truth.text.index(words), truth.text.index(following)
-        if not start <= at < then:
+        at, reply = truth.text.index("Thought1."), truth.text.index("Reply1.")
+        if not start <= at < reply:
             return None
-        opening, closing = truth.text[start:at].strip(), truth.text[at + len(words) : then].strip()
-        if not opening:  # the prompt has opened it already
+        opening, closing = truth.text[start:at].strip(), truth.text[_end_of(truth.text, "Thought1.") : reply].strip()
+        if not opening:  # the prompt opens it
             header = next((one for one in sorted(self.assistant.start, key=len, reverse=True) if truth.text[:start].endswith(one)), "")
             opened = re.search(rf"({_TAG})\s*$", header)
             opening = opened.group(1) if opened else ""
         ends = self.assistant.end or []
         if closing and not any(closing.startswith(end) for end in ends):
-            first = next(iter(self._controls_of(closing)), closing)
+            first = next(iter(self._special_tokens_in(closing)), closing)
             is_tag = closing.startswith("<") and "\n" in closing
             closing = closing.split("\n")[0] if is_tag else closing[: closing.index(first) + len(first)]
         return (opening, closing) if opening and closing else None
 
     def _call(self) -> tuple[str, list[str] | None] | None:
-        truth = self._tell(TOOLS)
+        truth = self._ground_truth(TOOLS)
         if truth is None:
             return None
         start, stop = truth.regions[0]
@@ -259,28 +281,28 @@ class Reader:
         opening = re.match(rf"\s*({_TAG})", region)
         if opening is None:
             return None
-        if opening.group(1) in self._written(REASONING):
-            return None  # an empty reasoning block stands first
+        if opening.group(1) in self._rendered(REASONING):
+            return None  # an empty reasoning block comes first
         closing = re.search(rf"({_TAG})\s*$", region.removesuffix(self._stop_of(region)))
         if closing is None or region.index(closing.group(1)) < region.index("Place1"):
             return opening.group(1), None
         return opening.group(1), [closing.group(1)]
 
     def _stop_of(self, region: str) -> str:
-        special_tokens = self._controls_of(region)
+        special_tokens = self._special_tokens_in(region)
         return special_tokens[-1] if special_tokens and region.endswith(special_tokens[-1]) else ""
 
-    def _written(self, conversation: Scenario) -> str:
-        """Return what the template writes, nothing where it does not take the conversation."""
+    def _rendered(self, scenario: Scenario) -> str:
+        """Return the rendered text, empty if the template does not support the scenario."""
         try:
-            return self.finder.put(conversation)[1]
+            return self.renderer.render_in_accepted_form(scenario)[1]
         except UnsupportedScenarioError:
             return ""
 
     def _other(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """A role that nobody declared must end the turn before it, where the headers have a common opening."""
+        """Return a marker for roles without one, if all headers start with the same token: such a turn must end the one before it."""
         turns = [draft for draft in drafts if "within" not in draft.extra]
-        openings = {next(iter(self._controls_of(start)), "") for draft in turns for start in draft.start}
+        openings = {next(iter(self._special_tokens_in(start)), "") for draft in turns for start in draft.start}
         opening = openings.pop() if len(openings) == 1 else ""
         starts = [start for draft in turns for start in draft.start]
         if not opening or opening in starts or not all(start.startswith(opening) for start in starts):
@@ -288,14 +310,14 @@ class Reader:
         return [Draft("other", [opening], self.assistant.end, dict(self.assistant.extra))]
 
     def _images(self) -> list[str]:
-        truth = self._tell(IMAGE)
+        truth = self._ground_truth(IMAGE)
         if truth is None:
             return []
         piece = truth.text.partition("Query1?")[0]
         piece = piece[piece.rfind(self.user.start[0]) + len(self.user.start[0]) :] if self.user.start[0] in piece else piece
         found = [tag for tag in re.findall(rf"{LOOKS_SPECIAL.pattern}|{_TAG}", piece) if tag not in (self.bos, *self.user.start)]
         if not found:
-            self.unsettled.append(f"which tokens stand for an image: {piece!r}")
+            self._note("image", f"no token for an image found: {piece!r}")
         return list(dict.fromkeys(found))
 
 

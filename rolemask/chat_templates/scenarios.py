@@ -1,6 +1,6 @@
-"""Conversations of many shapes, which a chat template is asked to write.
+"""The scenarios: small conversations that chat templates are asked to render.
 
-Every content holds one word of its own (``Query1``, ``Reply2``), by which it is found again in what the template writes.
+Every content has a sentinel, a word of its own (``Query1``, ``Reply2``), to find it again in the rendered text.
 """
 
 import json
@@ -11,39 +11,39 @@ from typing import Any
 
 from rolemask.chat_templates.template import Message
 
-# A digit, so that no template has the word by itself; a capital, so that a word is not part of another.
-_CORE = re.compile(r"(?:Order|Query|Reply|Thought|Place|Result)\d")
+# The digit keeps templates from containing the word themselves; the capital keeps one word from being part of another.
+_SENTINEL = re.compile(r"(?:Order|Query|Reply|Thought|Place|Result)\d")
 
 THINKING_OFF: dict[str, Any] = {"enable_thinking": False, "thinking": False}
 THINKING_ON: dict[str, Any] = {"enable_thinking": True, "thinking": True}
-SWITCHES: tuple[dict[str, Any], ...] = ({}, THINKING_OFF, THINKING_ON)
-"""What can be told a template about reasoning: nothing, off, on. Each template knows one of the names, or neither."""
+THINKING_MODES: tuple[dict[str, Any], ...] = ({}, THINKING_OFF, THINKING_ON)
+"""Options for reasoning: unset, off, on. A template uses one of the two names, or neither."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Messages, the tools a template is told of, and its options. `name` is the shape's."""
+    """Messages, tools and options for a template to render."""
 
     name: str
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
-    may_lose_thoughts: bool = False
-    """Templates drop the reasoning of earlier turns: only the last one has to be there."""
+    may_drop_reasoning: bool = False
+    """Whether a template may leave out the reasoning of earlier turns. It must render that of the last one."""
 
     def through(self, count: int) -> "Scenario":
         """Return the first `count` messages."""
         return replace(self, messages=self.messages[:count])
 
     def with_message(self, message: Message) -> "Scenario":
-        """Return the conversation with one more message."""
+        """Return the scenario with one more message."""
         return replace(self, messages=(*self.messages, message))
 
 
 def sentinels(message: Message) -> list[str]:
-    """Return the words by which a message is found: of its reasoning, its content, its calls."""
+    """Return the sentinels in a message: in its reasoning, its content and its calls."""
     parts = [message.get("reasoning_content") or "", message.get("content") or "", *(message.get("tool_calls") or ())]
-    return [sentinel for part in parts for sentinel in _CORE.findall(part if isinstance(part, str) else json.dumps(part))]
+    return [sentinel for part in parts for sentinel in _SENTINEL.findall(part if isinstance(part, str) else json.dumps(part))]
 
 
 def _system(content: str) -> Message:
@@ -82,7 +82,7 @@ _WEATHER = {
 _CODE = "```python\ndef {}(x):\n    return {{'a': x}}  # <tag>\n```"
 
 FOLLOW_UP = _user("Query9?")
-"""What is asked after a conversation, to see how a template goes on behind an answer."""
+"""A question to append, to see what a template renders after an answer that is not the last."""
 
 
 def _tools(name: str, *messages: Message) -> Scenario:
@@ -90,7 +90,7 @@ def _tools(name: str, *messages: Message) -> Scenario:
 
 
 def _plain(name: str, *contents: str) -> Scenario:
-    """Return user and assistant by turns."""
+    """Return a scenario in which user and assistant alternate."""
     return Scenario(name, tuple((_assistant if index % 2 else _user)(content) for index, content in enumerate(contents)))
 
 
@@ -100,6 +100,12 @@ TOOLS = _tools(
     "tools", _user("Query1?"), _assistant("", calls=[1]), _result(1), _assistant("Reply1."), _user("Query2"), _assistant("Reply2")
 )
 REASONING = Scenario("reasoning", (_user("Query1?"), _assistant("Reply1.", "Thought1.")))
+REASONING_AND_TOOLS = Scenario(
+    "reasoning and tools",
+    (_user("Query1?"), _assistant("", "Thought1.", calls=[1]), _result(1), _assistant("Reply1.", "Thought2.")),
+    tools=(_WEATHER,),
+    may_drop_reasoning=True,
+)
 IMAGE = Scenario(
     "image",
     (_user([{"type": "image"}, {"type": "text", "text": "Query1?"}]), _assistant("Reply1."), _user("Query2?"), _assistant("Reply2.")),
@@ -131,55 +137,52 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "reasoning in earlier turns",
         (_user("Query1?"), _assistant("Reply1.", "Thought1."), _user("Query2?"), _assistant("Reply2.", "Thought2.")),
-        may_lose_thoughts=True,
+        may_drop_reasoning=True,
     ),
-    Scenario(
-        "reasoning and tools",
-        (_user("Query1?"), _assistant("", "Thought1.", calls=[1]), _result(1), _assistant("Reply1.", "Thought2.")),
-        tools=(_WEATHER,),
-        may_lose_thoughts=True,
-    ),
+    REASONING_AND_TOOLS,
     IMAGE,
 )
-"""Every shape that `rolemask verify` asks for."""
+"""All scenarios of `rolemask verify`. Proofs quote their names: don't rename them."""
 
 
-def forms_of(conversation: Scenario) -> Iterator[list[Scenario]]:
-    """Yield the conversation in the forms that templates want it in: text or lists of parts, arguments as a mapping or as JSON text.
+def forms_of(scenario: Scenario) -> Iterator[list[Scenario]]:
+    """Yield the scenario in each form that templates expect: content as text or as parts, arguments as a mapping or as JSON text.
 
-    Each form is one conversation, or two: with an empty text as the content of a message that is all calls, and with none.
+    Each item is one scenario, or two if there are tool calls: a message with calls only has an empty text as its content, or None.
 
-    Reasoning goes by three names, all of which are given, as Transformers does; or it is a part of the content (Ministral 3). A template
-    that cannot do without tools is given one, last.
+    Reasoning is given under three names, as Transformers does, or as a part of the content (Ministral 3). The last forms of a scenario
+    without tools have one, for templates that need tools.
     """
-    has_calls = any("tool_calls" in message for message in conversation.messages)
-    has_thoughts = any("reasoning_content" in message for message in conversation.messages)
-    for tools in (conversation.tools,) if conversation.tools else ((), (_WEATHER,)):
-        for form in ("text", "parts", "thoughts as parts") if has_thoughts else ("text", "parts"):
-            for as_text in (False, True) if has_calls else (False,):
+    has_calls = any("tool_calls" in message for message in scenario.messages)
+    has_reasoning = any("reasoning_content" in message for message in scenario.messages)
+    for tools in (scenario.tools,) if scenario.tools else ((), (_WEATHER,)):
+        for content in ("text", "parts", "reasoning as parts") if has_reasoning else ("text", "parts"):
+            for arguments_as_json in (False, True) if has_calls else (False,):
                 yield [
                     replace(
-                        conversation,
-                        messages=tuple(_put(message, form, as_text=as_text, empty=empty) for message in conversation.messages),
+                        scenario,
+                        messages=tuple(
+                            _reformat(message, content, arguments_as_json=arguments_as_json, empty=empty) for message in scenario.messages
+                        ),
                         tools=tools,
                     )
                     for empty in (("", None) if has_calls else ("",))
                 ]
 
 
-def _put(message: Message, form: str, *, as_text: bool, empty: str | None) -> Message:
-    put = dict(message)
-    if "tool_calls" in put:
-        put["content"] = put["content"] or empty
-        if as_text:
-            put["tool_calls"] = [
+def _reformat(message: Message, content: str, *, arguments_as_json: bool, empty: str | None) -> Message:
+    message = dict(message)
+    if "tool_calls" in message:
+        message["content"] = message["content"] or empty
+        if arguments_as_json:
+            message["tool_calls"] = [
                 call | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"])}}
-                for call in put["tool_calls"]
+                for call in message["tool_calls"]
             ]
-    if form != "text" and isinstance(put["content"], str):
-        put["content"] = [{"type": "text", "text": put["content"]}]
-    if "reasoning_content" in put:
-        put |= {"reasoning": put["reasoning_content"], "thinking": put["reasoning_content"]}
-        if form == "thoughts as parts":
-            put["content"] = [{"type": "thinking", "thinking": put["reasoning_content"]}, *(put["content"] or ())]
-    return put
+    if content != "text" and isinstance(message["content"], str):
+        message["content"] = [{"type": "text", "text": message["content"]}]
+    if "reasoning_content" in message:
+        message |= {"reasoning": message["reasoning_content"], "thinking": message["reasoning_content"]}
+        if content == "reasoning as parts":
+            message["content"] = [{"type": "thinking", "thinking": message["reasoning_content"]}, *(message["content"] or ())]
+    return message

@@ -1,11 +1,12 @@
-"""The check that a user gets without asking: does this checkpoint's own chat template write what the marker set declares?"""
+"""The check in `compile`: does the tokenizer's own chat template agree with the marker set?"""
 
 import logging
 from collections.abc import Hashable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from rolemask.chat_templates.compare import ScenarioResult, prove
+from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.scenarios import REASONING, SYSTEM, THREE_TURNS, TOOLS
 from rolemask.chat_templates.template import ChatTemplate, templates_of
 from rolemask.errors import TemplateMismatchError
@@ -16,26 +17,34 @@ from rolemask.matching.vocabulary import Vocabulary
 
 logger = logging.getLogger("rolemask")
 
-# A few short chats, for some tens of milliseconds: `rolemask verify` asks for many more.
-_PROBES = (THREE_TURNS, SYSTEM, TOOLS, REASONING)
+# Four scenarios take some tens of milliseconds; `rolemask verify` has them all.
+_SCENARIOS = (THREE_TURNS, SYSTEM, TOOLS, REASONING)
 
+# Programs often compile one set for one tokenizer several times (training, evaluation), so results are kept while the tokenizer lives.
 _results: WeakKeyDictionary[Vocabulary, dict[Hashable, ScenarioResult | None]] = WeakKeyDictionary()
 
 
 def first_difference(markers: MarkerSet, rules: Rules, template: ChatTemplate) -> ScenarioResult | None:
-    """Return the first of the probes that comes out otherwise than the template has it, or None.
+    """Return the first of a few scenarios whose labels differ from the ground truth, or None.
 
-    What was found is kept per set, template and tokenizer.
+    The result is cached per marker set, template and tokenizer.
     """
     known = _results.setdefault(rules.vocabulary, {})
     key = (markers.fingerprint, template.sha256)
     if key not in known:
-        known[key] = next((result for result in prove(rules, template, _PROBES) if result.status == "differs"), None)
+        truths = GroundTruthFinder(template, rules.vocabulary.special_tokens).find_all(_SCENARIOS)
+        known[key] = next((result for result in compare_labels(rules, truths) if result.status is Status.DIFFERS), None)
     return known[key]
 
 
 def self_check(markers: MarkerSet, rules: Rules, tokenizer: Any, how: str) -> None:
-    """Hold a compiled set to the chat template of its tokenizer or processor, if that has one; `how` is "error", "warn" or "off".
+    """Check a compiled set against the chat template of its tokenizer or processor, if there is one.
+
+    Args:
+        markers: The marker set.
+        rules: The same, compiled for the tokenizer.
+        tokenizer: The tokenizer or processor.
+        how: "error", "warn" or "off".
 
     Raises:
         TemplateMismatchError: The template does not follow the set, and `how` is "error".
@@ -43,13 +52,13 @@ def self_check(markers: MarkerSet, rules: Rules, tokenizer: Any, how: str) -> No
     if how == "off" or rules.vocabulary.encode is None or not set(DEFAULT_ROLES) <= set(rules.roles):
         return
     for template in templates_of(tokenizer)[:1]:
-        difference = first_difference(markers, rules, template)
-        if difference is None:
+        result = first_difference(markers, rules, template)
+        if result is None:
             continue
         message = (
-            f"{markers.name!r} does not fit {template.name}: {difference.detail}\n"
-            f"would be trained, in [[ ]]:\n{difference.trained}\nthe model has to write:\n{difference.expected}\n"
-            "Another set may fit: rolemask.detect(tokenizer). `rolemask verify` shows more. To go on anyway: self_check='warn' or 'off'"
+            f"{markers.name!r} does not fit {template.name}: {result.detail}\n"
+            f"trained, in [[ ]]:\n{result.trained}\nexpected:\n{result.expected}\n"
+            "Another set may fit: try rolemask.detect(tokenizer). `rolemask verify` shows more. To go on anyway: self_check='warn' or 'off'"
         )
         if how == "error":
             raise TemplateMismatchError(message)

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolemask.chat_templates.compare import ScenarioResult, prove
+from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels, compare_with_toy_tokenizer
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
-from rolemask.chat_templates.rendering import UnsupportedScenarioError, looks_special
-from rolemask.chat_templates.scenarios import SCENARIOS
+from rolemask.chat_templates.rendering import guess_special_tokens
 from rolemask.chat_templates.template import ChatTemplate, plain_name, read_templates, templates_of, variables_of
 from rolemask.errors import ChatError, FileReadError
 from rolemask.markers.proofs import SEMANTICS, Proof, proofs_path, read_proofs, write_proofs
 from rolemask.markers.registry import load
 from rolemask.markers.spec import MarkerSet
-from rolemask.matching.compiler import compile_rules, rules_for
+from rolemask.matching.compiler import rules_for
 from rolemask.matching.toy_tokenizer import DEFAULT_EOS, ToyTokenizer
 
 SYNTHETIC = "synthetic"
@@ -28,18 +27,18 @@ class Verification:
     markers: str
     template: ChatTemplate
     tokenizer: str
-    shapes: tuple[ScenarioResult, ...]
+    scenarios: tuple[ScenarioResult, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether the set was proven: no shape differs, and there was one to prove it on."""
-        statuses = {shape.status for shape in self.shapes}
-        return "ok" in statuses and "differs" not in statuses
+        """Whether the set is proven: at least one scenario agrees, and none differs."""
+        statuses = {result.status for result in self.scenarios}
+        return Status.OK in statuses and Status.DIFFERS not in statuses
 
     @property
     def passed(self) -> tuple[str, ...]:
-        """The names of the shapes that agree."""
-        return tuple(shape.shape for shape in self.shapes if shape.status == "ok")
+        """The names of the scenarios that agree."""
+        return tuple(result.scenario for result in self.scenarios if result.status is Status.OK)
 
 
 def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: ChatTemplate | str | Path | None = None) -> list[Verification]:
@@ -68,27 +67,24 @@ def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: Cha
     else:
         templates = templates_of(tokenizer)
     if not templates:
-        raise ChatError(f"{markers.name!r}: there is no chat template to hold it to. Pass a tokenizer that has one, or the template itself")
+        raise ChatError(f"{markers.name!r}: no chat template to verify against. Pass a tokenizer that has one, or the template itself")
     return [_verify_one(markers, tokenizer, one) for one in templates]
 
 
 def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> Verification:
-    if tokenizer is not None:
-        rules = rules_for(markers, tokenizer)
-        return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(prove(rules, template, SCENARIOS)))
+    if tokenizer is None:
+        truths = GroundTruthFinder(template, _special_tokens_without_tokenizer(markers, template)).truths
+        return Verification(markers.name, template, SYNTHETIC, tuple(compare_with_toy_tokenizer(markers, truths)))
+    rules = rules_for(markers, tokenizer)
+    truths = GroundTruthFinder(template, rules.vocabulary.special_tokens).truths
+    return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(compare_labels(rules, truths)))
+
+
+def _special_tokens_without_tokenizer(markers: MarkerSet, template: ChatTemplate) -> set[str]:
+    """Return the set's special tokens and what looks like one, except inside headers: there the set says what is text (Zephyr)."""
     headers = [str(start) for marker in markers.markers for start in marker.start]
-    # What looks special, less what the set says is text (Zephyr's `<|user|>`).
-    special_tokens = {token for token in looks_special(template) if not any(token in header for header in headers)}
-    finder = GroundTruthFinder(template, {*markers.special_tokens, *special_tokens})
-    texts = []
-    for conversation in SCENARIOS:
-        try:
-            texts.append(finder.put(conversation)[1])
-        except UnsupportedScenarioError:
-            continue
-    # Words of the texts become tokens, so that white space of contents merges with that of the markers, as real tokenizers do it.
-    rules = compile_rules(markers, ToyTokenizer(markers, texts).vocabulary)
-    return Verification(markers.name, template, SYNTHETIC, tuple(prove(rules, template, SCENARIOS, more_special_tokens=special_tokens)))
+    guessed = {token for token in guess_special_tokens(template) if not any(token in header for header in headers)}
+    return {*guessed, *ToyTokenizer(markers).vocabulary.special_tokens}
 
 
 def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> Path:
@@ -116,7 +112,7 @@ def _proof(markers: MarkerSet, one: Verification, version: str) -> Proof:
         sha256=one.template.sha256,
         tokenizer=one.tokenizer,
         passed=one.passed,
-        not_supported=tuple(shape.shape for shape in one.shapes if shape.status == "not supported"),
+        not_supported=tuple(result.scenario for result in one.scenarios if result.status == "not supported"),
         markers=markers.fingerprint,
         semantics=SEMANTICS,
         rolemask=version,

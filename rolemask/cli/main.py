@@ -219,18 +219,17 @@ _STATUS_STYLES = {"ok": "green", "differs": "bold red", "not supported": MASKED_
 def _print_verification(console: Console, one: Verification, shown: str | None) -> None:
     console.print(f"[bold]{one.markers}[/bold] on {escape(one.template.name)}, tokenizer: {escape(one.tokenizer)}", highlight=False)
     table = Table(box=None, pad_edge=False)
-    for heading in ("shape", "result", ""):
+    for heading in ("scenario", "result", ""):
         table.add_column(heading, overflow="fold")
-    for shape in one.shapes:
-        detail = "; ".join(part for part in (shape.detail, *shape.notes) if part)
-        table.add_row(shape.shape, Text(shape.status, style=_STATUS_STYLES[shape.status]), escape(detail))
+    for result in one.scenarios:
+        detail = "; ".join(part for part in (result.detail, *result.notes) if part)
+        table.add_row(result.scenario, Text(result.status, style=_STATUS_STYLES[result.status]), escape(detail))
     console.print(table, highlight=False)
-    for shape in one.shapes:
-        if shape.shape == shown and shape.trained:
-            console.print(
-                Text(f"\n{shape.shape}, trained:\n{shape.trained}\n\nexpected:\n{shape.expected}"), soft_wrap=True, highlight=False
-            )
-    counts: Counter[str] = Counter(shape.status for shape in one.shapes)
+    for result in one.scenarios:
+        if result.scenario == shown and result.trained:
+            text = f"\n{result.scenario}, trained:\n{result.trained}\n\nexpected:\n{result.expected}"
+            console.print(Text(text), soft_wrap=True, highlight=False)
+    counts: Counter[str] = Counter(result.status for result in one.scenarios)
     console.print(", ".join(f"{counts[status]} {status}" for status in _STATUS_STYLES) + "\n", highlight=False)
 
 

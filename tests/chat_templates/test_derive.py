@@ -1,4 +1,4 @@
-"""Deriving sets: from every template that comes with trl, and from templates that nobody has seen."""
+"""Deriving marker sets, from the templates of trl and from made-up ones."""
 
 import os
 from importlib.resources import files
@@ -9,39 +9,42 @@ import pytest
 from click.testing import CliRunner
 
 from rolemask import ChatError, derive, verify
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
+from rolemask.chat_templates.reading import Unsettled
+from rolemask.chat_templates.scenarios import SCENARIOS
 from rolemask.check import check_files
 from rolemask.cli.main import main
 from rolemask.markers.parse import parse_marker_set
 from rolemask.markers.source import read_source
 
 TRL = sorted(path.name for path in (files("trl") / "chat_templates").iterdir() if path.name.endswith(".jinja"))
-# What these write that no rule of thumb reads off; `derive` says so itself.
+# What `derive` cannot settle in these, and says so.
 UNSETTLED = {
-    "deepseek_r1_distill.jinja": "two tool results: ",
-    "deepseek_r1_distill_training.jinja": "two tool results: ",
-    "gemma4_v5.jinja": "reasoning and tools: ",
-    "glm4moe_training.jinja": "what a tool's result begins with: ",
-    "deepseekv3.jinja": "two tool results: ",
-    "deepseekv3_training.jinja": "two tool results: ",
-    "diffusion_gemma.jinja": "tools: ",
-    "diffusion_gemma_training.jinja": "tools: ",
-    "muse_glimmer.jinja": "parallel calls: ",
-    "muse_glimmer_training.jinja": "parallel calls: ",
+    "deepseek_r1_distill.jinja": "two tool results",
+    "deepseek_r1_distill_training.jinja": "two tool results",
+    "gemma4_v5.jinja": "reasoning and tools",
+    "glm4moe_training.jinja": "tool",
+    "deepseekv3.jinja": "two tool results",
+    "deepseekv3_training.jinja": "two tool results",
+    "diffusion_gemma.jinja": "tools",
+    "diffusion_gemma_training.jinja": "tools",
+    "muse_glimmer.jinja": "parallel calls",
+    "muse_glimmer_training.jinja": "parallel calls",
 }
 
 
 @pytest.mark.parametrize("name", TRL)
-def test_what_is_derived_passes_check_and_verify_or_says_what_is_not_settled(name: str, tmp_path: Path) -> None:
-    inference = derive(Path(str(files("trl") / "chat_templates" / name)), name="derived")
+def test_a_derived_set_passes_check_and_verify_or_says_what_is_not_settled(name: str, tmp_path: Path) -> None:
+    derived = derive(Path(str(files("trl") / "chat_templates" / name)), name="derived")
     path = tmp_path / "derived.yaml"
-    path.write_text(inference.text)
-    assert inference.markers.examples
+    path.write_text(derived.text)
+    assert derived.markers.examples
     if name not in UNSETTLED:
-        assert inference.unsettled == ()
+        assert derived.unsettled == ()
         assert check_files([path]) == []
         assert all(one.ok for one in verify(path, template=Path(str(files("trl") / "chat_templates" / name))))
     else:
-        assert any(problem.startswith(UNSETTLED[name]) for problem in inference.unsettled)
+        assert UNSETTLED[name] in {one.about for one in derived.unsettled}
 
 
 LOOP = "{% for m in messages %}"
@@ -77,44 +80,44 @@ UNSEEN = {
 
 
 @pytest.mark.parametrize("name", UNSEEN)
-def test_a_template_never_seen_is_read(name: str) -> None:
+def test_deriving_from_made_up_templates(name: str) -> None:
     source, starts, end = UNSEEN[name]
-    inference = derive(source)
-    assert inference.unsettled == ()
-    found = {marker.role: list(marker.start) for marker in inference.markers.markers}
+    derived = derive(source)
+    assert derived.unsettled == ()
+    found = {marker.role: list(marker.start) for marker in derived.markers.markers}
     assert {role: found[role] for role in starts} == starts
-    assistant = next(marker for marker in inference.markers.markers if marker.role == "assistant")
+    assistant = next(marker for marker in derived.markers.markers if marker.role == "assistant")
     assert [str(one) for one in assistant.end] == end
 
 
-def test_tools_images_and_calls_are_read() -> None:
+def test_tools_calls_and_images_are_found() -> None:
     source = LOOP + (
         "<|im_start|>{{ m.role }}\n{% for c in m.tool_calls or [] %}<call>{{ c.function.arguments | tojson }}</call>{% endfor %}"
         "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text if p.type == 'text' else '<|picture|>' }}{% endfor %}{% endif %}"
         "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    inference = derive(source)
-    assert inference.unsettled == ()
-    assert set(inference.markers.roles) == {"system", "user", "assistant", "tool", "tool_call", "other"}
-    assert inference.markers.media == {"image": ("<|picture|>",)}
+    derived = derive(source)
+    assert derived.unsettled == ()
+    assert set(derived.markers.roles) == {"system", "user", "assistant", "tool", "tool_call", "other"}
+    assert derived.markers.media == {"image": ("<|picture|>",)}
 
 
-def test_what_a_tokenizer_calls_special_is_special(small_tokenizer_folder: Path) -> None:
+def test_a_tokenizers_special_tokens_are_used(small_tokenizer_folder: Path) -> None:
     from transformers import AutoTokenizer
 
-    inference = derive(AutoTokenizer.from_pretrained(small_tokenizer_folder))
-    assert inference.unsettled == ()
-    assert inference.markers.special_tokens == ("<|im_start|>", "<|im_end|>")
+    derived = derive(AutoTokenizer.from_pretrained(small_tokenizer_folder))
+    assert derived.unsettled == ()
+    assert derived.markers.special_tokens == ("<|im_start|>", "<|im_end|>")
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("{{ raise_exception('never') }}", "does not write three questions and answers: TemplateError: never"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "nothing stands before a user's words"),
+        ("{{ raise_exception('never') }}", "does not render three questions and answers: TemplateError: never"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "renders nothing before a user's message"),
     ],
 )
-def test_what_cannot_be_read_is_said(source: str, reason: str) -> None:
+def test_why_nothing_can_be_derived(source: str, reason: str) -> None:
     with pytest.raises(ChatError, match=reason):
         derive(source)
 
@@ -125,9 +128,17 @@ OPEN_ENDED = (
 )
 
 
-def test_a_missing_stop_token_is_told() -> None:
-    inference = derive(OPEN_ENDED)
-    assert inference.unsettled == ("the template writes no stop token behind an answer, so none is trained",)
+def test_a_missing_stop_token_is_reported() -> None:
+    derived = derive(OPEN_ENDED)
+    assert derived.unsettled == (Unsettled("stop token", "the template renders none after an answer, so none is trained"),)
+
+
+def test_derive_finds_the_ground_truth_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    find = GroundTruthFinder.find
+    monkeypatch.setattr(GroundTruthFinder, "find", lambda self, scenario: (found.append(scenario.name), find(self, scenario))[1])
+    derive(OPEN_ENDED)
+    assert sorted(found) == sorted(scenario.name for scenario in SCENARIOS)
 
 
 def run(*words: str) -> Any:
@@ -156,7 +167,7 @@ def test_the_commands(tmp_path: Path) -> None:
     template.write_text(OPEN_ENDED)
     open_ended = run("derive", str(template))
     assert open_ended.exit_code == 1
-    assert "not settled: the template writes no stop token" in open_ended.stderr
+    assert "not settled: stop token: the template renders none after an answer" in open_ended.stderr
     nowhere = run("new", "lost", "--folder", str(tmp_path / "nowhere"))
     assert nowhere.exit_code == 2
     assert "cannot be written" in nowhere.output
@@ -165,23 +176,23 @@ def test_the_commands(tmp_path: Path) -> None:
 def given_templates() -> list[Any]:
     folder = os.environ.get("ROLEMASK_TEMPLATES")
     if not folder:
-        reason = pytest.mark.skip(reason="ROLEMASK_TEMPLATES is not set: no sets were derived from further templates")
+        reason = pytest.mark.skip(reason="ROLEMASK_TEMPLATES is not set: no sets are derived from further templates")
         return [pytest.param(None, marks=reason)]
     return [pytest.param(path, id=path.name) for path in sorted(Path(folder).glob("*.jinja"))]
 
 
 @pytest.mark.parametrize("path", given_templates())
-def test_any_template_gives_a_set_or_a_reason(path: Path, tmp_path: Path) -> None:
+def test_every_template_gives_a_set_or_a_reason(path: Path, tmp_path: Path) -> None:
     refused = None
     try:
-        inference = derive(path)
+        derived = derive(path)
     except ChatError as reason:
         refused = str(reason)
     if refused is not None:
         assert path.name in refused
         return
-    written = tmp_path / "inferred.yaml"
-    written.write_text(inference.text)
-    if not inference.unsettled:
-        assert check_files([written]) == []
-        assert all(one.ok for one in verify(written, template=path))
+    path_of_set = tmp_path / "inferred.yaml"
+    path_of_set.write_text(derived.text)
+    if not derived.unsettled:
+        assert check_files([path_of_set]) == []
+        assert all(one.ok for one in verify(path_of_set, template=path))

@@ -1,4 +1,4 @@
-"""Finding the registered set of a model, and saying so where there is none."""
+"""Finding the registered set of a model, and what happens if there is none."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 import rolemask
-from rolemask import UndetectedError, detect
-from rolemask.chat_templates.detect import _warned
+from rolemask import ChatTemplate, UndetectedError, detect
+from rolemask.chat_templates.detect import nearest_set
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.template import templates_of
 from rolemask.markers.proofs import Proof, write_proofs
 from rolemask.markers.registry import load
+from rolemask.matching.vocabulary import Vocabulary, read_vocabulary
 
 
 @pytest.fixture
@@ -28,11 +30,11 @@ FOREIGN = (
 )
 
 
-def test_the_template_decides_where_nothing_else_is_known(tokenizer: Any) -> None:
+def test_the_template_decides_if_nothing_else_is_known(tokenizer: Any) -> None:
     assert detect(tokenizer).name == "chatml"
 
 
-def test_the_hash_of_the_template_speaks_first(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hash_of_the_template_comes_first(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (template,) = templates_of(tokenizer)
     text = Path(load("chatml").origin).read_text()
     text = (
@@ -51,27 +53,27 @@ def test_the_hash_of_the_template_speaks_first(tokenizer: Any, tmp_path: Path, m
     assert detect(tokenizer).name == "mine"
 
 
-def test_a_name_alone_is_not_believed_against_the_template(tokenizer: Any) -> None:
+def test_a_model_id_does_not_overrule_the_template(tokenizer: Any) -> None:
     tokenizer.name_or_path = "Qwen/Qwen2.5-0.5B-Instruct"
     tokenizer.chat_template = FOREIGN
     with pytest.raises(UndetectedError, match=r"no registered marker set fits its chat template\. The nearest is"):
         detect(tokenizer)
 
 
-def test_a_model_or_a_configuration_is_told_by_its_type_and_id() -> None:
+def test_a_model_or_a_configuration_is_found_by_its_type_and_id() -> None:
     config = SimpleNamespace(model_type="gemma4", _name_or_path="somewhere/else")
     assert detect(config).name == "gemma4"
     assert detect(SimpleNamespace(config=config)).name == "gemma4"
-    with pytest.raises(UndetectedError, match="nothing tells which marker set it follows"):
+    with pytest.raises(UndetectedError, match="no marker set names it"):
         detect(SimpleNamespace(model_type="unheard_of"))
 
 
-def test_a_local_folder_is_looked_into(tokenizer: Any, tmp_path: Path) -> None:
+def test_the_files_of_a_local_folder_are_read(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma4"}))
     assert detect(SimpleNamespace(name_or_path=str(tmp_path))).name == "gemma4"
 
 
-def test_what_cannot_be_told_apart_is_not_guessed() -> None:
+def test_detect_does_not_guess_among_equal_matches() -> None:
     PixtralProcessor = type("PixtralProcessor", (), {})  # of several families
     sharing = [name for name in rolemask.available() if "PixtralProcessor" in load(name).match.get("processor", ())]
     if len(sharing) > 1:
@@ -81,10 +83,10 @@ def test_what_cannot_be_told_apart_is_not_guessed() -> None:
         assert detect(PixtralProcessor()).name == sharing[0]
 
 
-def test_falling_back_to_inference(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_fallback_derive(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer.chat_template = FOREIGN
     markers = detect(tokenizer, fallback="derive")
-    assert "Inferred a set" in caplog.text
+    assert "Derived a set" in caplog.text
     masker = markers.compile(tokenizer)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "world"}], tokenize=False
@@ -93,14 +95,13 @@ def test_falling_back_to_inference(tokenizer: Any, caplog: pytest.LogCaptureFixt
     assert tokenizer.decode([label for label in labels if label != -100]) == "world<|pad|>"
 
 
-def test_falling_back_to_media_is_said_loudly_once(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    _warned.clear()
+def test_fallback_media_warns_every_time(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer.chat_template = FOREIGN
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", "<my_picture>"]})
     tokenizer.image_token = "<my_picture>"
     for _ in range(2):
         markers = detect(tokenizer, fallback="media")
-    assert caplog.text.count("EVERYTHING BUT MEDIA AND PADDING IS TRAINED") == 1
+    assert caplog.text.count("EVERYTHING EXCEPT MEDIA AND PADDING IS TRAINED") == 2
     ids = tokenizer.encode("Hello<image><my_picture>world<|pad|>", add_special_tokens=False)
     labels = markers.compile(tokenizer)(ids)
     assert tokenizer.decode([label for label in labels if label != -100]) == "Helloworld"
@@ -109,3 +110,44 @@ def test_falling_back_to_media_is_said_loudly_once(tokenizer: Any, caplog: pytes
 def test_an_unknown_fallback_is_refused(tokenizer: Any) -> None:
     with pytest.raises(rolemask.PolicyError, match="fallback is 'guess'"):
         detect(tokenizer, fallback="guess")
+
+
+@pytest.mark.parametrize("with_vocabulary", [True, False])
+def test_the_template_is_rendered_as_often_for_many_candidates_as_for_one(
+    with_vocabulary: bool, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renders = []
+    render = ChatTemplate.render
+    monkeypatch.setattr(ChatTemplate, "render", lambda self, *args, **options: (renders.append(self), render(self, *args, **options))[1])
+    monkeypatch.setattr("rolemask.chat_templates.detect.registered", lambda: sorted(tmp_path.glob("*.yaml")))
+    processor = tokenizer if with_vocabulary else SimpleNamespace(chat_template=tokenizer.chat_template)
+    text = Path(load("chatml").origin).read_text()
+    counts = []
+    for number in range(4):  # equal matches, so each one is compared
+        (tmp_path / f"chatml{number}.yaml").write_text(text.replace("name: chatml\n", f"name: chatml{number}\n"))
+        renders.clear()
+        assert detect(processor).name == f"chatml{number}"
+        counts.append(len(renders))
+    assert counts[0] > 0
+    assert counts == counts[:1] * 4
+
+
+def test_falling_back_to_derive_renders_nothing_twice(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer.chat_template = FOREIGN
+    found = []
+    find_all = GroundTruthFinder.find_all
+    monkeypatch.setattr(GroundTruthFinder, "find_all", lambda self, scenarios: (found.append(self), find_all(self, scenarios))[1])
+    detect(tokenizer, fallback="derive")
+    assert len(found) == 1
+
+
+def test_a_broken_file_that_alone_names_the_model_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.yaml").write_text("name: broken\nmatch: {model_type: [broken]}\n")
+    monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
+    with pytest.raises(UndetectedError, match=r"broken\.yaml is malformed: run `rolemask check`"):
+        detect(SimpleNamespace(model_type="broken"))
+
+
+def test_the_nearest_set_has_most_of_its_special_tokens_in_the_vocabulary(tokenizer: Any) -> None:
+    assert nearest_set(read_vocabulary(tokenizer)) in rolemask.available()
+    assert nearest_set(Vocabulary("bytes", {}, {})) is None

@@ -1,10 +1,10 @@
-"""The truth, told of small templates whose answers are written out by hand."""
+"""Ground truths of small templates, with the expected answers written by hand."""
 
 import pytest
 
 from rolemask import ChatTemplate
-from rolemask.chat_templates.ground_truth import GroundTruthFinder, lies_within, region_texts
-from rolemask.chat_templates.rendering import UnsupportedScenarioError, common_prefix
+from rolemask.chat_templates.ground_truth import GroundTruthFinder, lies_within
+from rolemask.chat_templates.rendering import AmbiguousScenarioError, Renderer, UnsupportedScenarioError, common_prefix
 from rolemask.chat_templates.scenarios import IMAGE, REASONING, SCENARIOS, SYSTEM, THREE_TURNS, TOOLS, Scenario
 
 LOOP = "{% for m in messages %}"
@@ -13,64 +13,64 @@ CHATML = (
     + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CHATML_TOKENS = ["<|im_start|>", "<|im_end|>"]
-SHAPES = {conversation.name: conversation for conversation in SCENARIOS}
+NAMED = {scenario.name: scenario for scenario in SCENARIOS}
 
 
-def regions(source: str, tokens: list[str], conversation: Scenario, **variables: str) -> list[str]:
-    return region_texts(GroundTruthFinder(ChatTemplate(source, "toy", variables), tokens).find(conversation))
+def regions(source: str, tokens: list[str], scenario: Scenario, **variables: str) -> list[str]:
+    return GroundTruthFinder(ChatTemplate(source, "toy", variables), tokens).find(scenario).region_texts
 
 
-def test_what_the_prompt_supplies_and_what_follows_the_stop_token_is_not_the_models() -> None:
+def test_neither_the_prompt_nor_what_follows_the_stop_token_is_generated() -> None:
     assert regions(CHATML, CHATML_TOKENS, THREE_TURNS) == ["Reply1.<|im_end|>", "Reply2.<|im_end|>", "Reply3.<|im_end|>"]
 
 
-def test_white_space_of_the_answer_is_the_models() -> None:
-    assert regions(CHATML, CHATML_TOKENS, SHAPES["newlines at the edges"]) == ["\n\nReply1\n<|im_end|>", "\tReply2 \n\n<|im_end|>"]
+def test_white_space_of_the_answer_is_generated() -> None:
+    assert regions(CHATML, CHATML_TOKENS, NAMED["newlines at the edges"]) == ["\n\nReply1\n<|im_end|>", "\tReply2 \n\n<|im_end|>"]
 
 
 def test_an_empty_answer_is_its_stop_token() -> None:
-    assert regions(CHATML, CHATML_TOKENS, SHAPES["an empty answer"]) == ["<|im_end|>", "Reply2.<|im_end|>"]
+    assert regions(CHATML, CHATML_TOKENS, NAMED["an empty answer"]) == ["<|im_end|>", "Reply2.<|im_end|>"]
 
 
 def test_one_marker_may_end_the_user_and_start_the_assistant() -> None:
     source = LOOP + "{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
     assert regions(source, ["[INST]", "[/INST]", "</s>"], THREE_TURNS) == ["Reply1.</s>", "Reply2.</s>", "Reply3.</s>"]
-    with pytest.raises(UnsupportedScenarioError, match="nothing between two answers"):
-        regions(source, ["[INST]", "[/INST]", "</s>"], SHAPES["answers in a row"])
+    with pytest.raises(AmbiguousScenarioError, match="renders nothing between two answers"):
+        regions(source, ["[INST]", "[/INST]", "</s>"], NAMED["answers in a row"])
 
 
 GLM = LOOP + "<|{{ m.role }}|>\n{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 GLM_TOKENS = ["<|user|>", "<|assistant|>", "<|system|>", "<|tool|>"]
 
 
-def test_where_nothing_closes_an_answer_the_next_header_stops_it() -> None:
+def test_stop_rule_first_token_of_next_turn() -> None:
     assert regions(GLM, GLM_TOKENS, THREE_TURNS) == ["\nReply1.<|user|>", "\nReply2.<|user|>", "\nReply3."]
 
 
-def test_the_header_of_another_answer_stops_nothing() -> None:
-    assert regions(GLM, GLM_TOKENS, SHAPES["answers in a row"]) == ["\nReply1.", "\nReply2.<|user|>", "\nReply3."]
+def test_the_header_of_another_answer_is_no_stop_token() -> None:
+    assert regions(GLM, GLM_TOKENS, NAMED["answers in a row"]) == ["\nReply1.", "\nReply2.<|user|>", "\nReply3."]
 
 
-def test_an_answer_that_is_left_open_when_it_is_last() -> None:
+def test_stop_rule_usual_stop_token() -> None:
     source = CHATML.replace(
         "<|im_end|>\n{% endfor %}", "{% if not loop.last or add_generation_prompt %}<|im_end|>\n{% endif %}{% endfor %}"
     )
     assert regions(source, CHATML_TOKENS, THREE_TURNS) == ["Reply1.<|im_end|>", "Reply2.<|im_end|>", "Reply3."]
 
 
-def test_what_closes_the_whole_text_is_no_stop_token() -> None:
+def test_a_token_at_the_end_of_the_whole_text_is_no_stop_token() -> None:
     source = CHATML.replace("{% if add_generation_prompt %}", "{% if not add_generation_prompt %}</s>{% else %}")
     assert regions(source, [*CHATML_TOKENS, "</s>"], THREE_TURNS)[-1] == "Reply3.<|im_end|>"
 
 
-def test_of_several_closing_tokens_the_last_is_the_stop_token_or_the_eos() -> None:
+def test_stop_rule_own_stop_token_is_the_eos_or_else_the_last() -> None:
     source = CHATML.replace("<|im_end|>\n", "<|end_text|><|im_end|>\n")
     tokens = [*CHATML_TOKENS, "<|end_text|>"]
     assert regions(source, tokens, THREE_TURNS)[0] == "Reply1.<|end_text|><|im_end|>"
     assert regions(source, tokens, THREE_TURNS, eos_token="<|end_text|>")[0] == "Reply1.<|end_text|>"
 
 
-def test_a_header_left_dangling_is_not_the_models() -> None:
+def test_a_dangling_header_is_not_generated() -> None:
     source = CHATML.replace("{% if add_generation_prompt %}", "{% if true %}")
     assert regions(source, CHATML_TOKENS, THREE_TURNS) == ["Reply1.<|im_end|>", "Reply2.<|im_end|>", "Reply3.<|im_end|>"]
 
@@ -83,28 +83,28 @@ THINKING = (
 )
 
 
-def test_a_template_that_rewrites_the_past_is_followed() -> None:
-    shape = SHAPES["reasoning in earlier turns"]
-    truth = GroundTruthFinder(ChatTemplate(THINKING, "toy", {}), CHATML_TOKENS).find(shape)
-    assert region_texts(truth) == ["Reply1.<|im_end|>", "<think>\nThought2.\n</think>\n\nReply2.<|im_end|>"]
+def test_a_template_may_change_earlier_turns() -> None:
+    scenario = NAMED["reasoning in earlier turns"]
+    truth = GroundTruthFinder(ChatTemplate(THINKING, "toy", {}), CHATML_TOKENS).find(scenario)
+    assert truth.region_texts == ["Reply1.<|im_end|>", "<think>\nThought2.\n</think>\n\nReply2.<|im_end|>"]
     assert not truth.prefix_stable
 
 
-def test_empty_reasoning_that_some_prompt_supplies_is_the_prompts() -> None:
+def test_start_rule_whole_prompt_takes_the_longest() -> None:
     source = THINKING.replace("{{ m.reasoning_content }}", "{{ m.reasoning_content or '' }}")
     assert regions(source, CHATML_TOKENS, REASONING) == ["<think>\nThought1.\n</think>\n\nReply1.<|im_end|>"]
-    assert regions(source, CHATML_TOKENS, SHAPES["reasoning off"]) == ["Reply1.<|im_end|>"]
+    assert regions(source, CHATML_TOKENS, NAMED["reasoning off"]) == ["Reply1.<|im_end|>"]
 
 
-def test_an_opening_that_the_prompt_writes_and_history_loses() -> None:
+def test_start_rule_part_of_prompt() -> None:
     source = THINKING.replace("{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}", "<think>\n")
-    assert regions(source, CHATML_TOKENS, SHAPES["reasoning in earlier turns"]) == [
+    assert regions(source, CHATML_TOKENS, NAMED["reasoning in earlier turns"]) == [
         "Reply1.<|im_end|>",
         "Thought2.\n</think>\n\nReply2.<|im_end|>",
     ]
 
 
-def test_tool_results_are_nobodys_to_generate() -> None:
+def test_tool_results_are_not_generated() -> None:
     source = LOOP + (
         "<|im_start|>{{ m.role }}\n{% for c in m.tool_calls or [] %}<call>{{ c.function.arguments | tojson }}</call>{% endfor %}"
         "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -113,25 +113,25 @@ def test_tool_results_are_nobodys_to_generate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "conversation", "reason"),
+    ("source", "scenario", "reason"),
     [
         (CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}"), SYSTEM, "leaves out 'Order1' of message 0, system"),
         (CHATML, TOOLS, "leaves out 'Place1' of message 1, assistant"),
-        (CHATML, IMAGE, "writes lists of parts as they are"),
+        (CHATML, IMAGE, "renders lists of parts as they are"),
         (CHATML, REASONING, "leaves out 'Thought1'"),
-        (CHATML, SHAPES["reasoning off"], "has no such switch"),
+        (CHATML, NAMED["reasoning off"], "has no option for reasoning"),
         ("{{ raise_exception('Roles must alternate') }}", THREE_TURNS, "Roles must alternate"),
         ("{{ messages | map(attribute='content') | reverse | join }}", THREE_TURNS, "message 1 before the one that precedes it"),
     ],
 )  # fmt: skip
-def test_what_a_template_does_not_write_is_told(source: str, conversation: Scenario, reason: str) -> None:
+def test_why_a_scenario_is_not_supported(source: str, scenario: Scenario, reason: str) -> None:
     with pytest.raises(UnsupportedScenarioError, match=reason):
-        regions(source, CHATML_TOKENS, conversation)
+        regions(source, CHATML_TOKENS, scenario)
 
 
-def test_generation_blocks_are_handed_on() -> None:
+def test_generation_blocks_are_kept() -> None:
     source = CHATML.replace("{{ m.content }}<|im_end|>", "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}")
-    truth = GroundTruthFinder(ChatTemplate(source, "toy", {}), CHATML_TOKENS).find(SHAPES["one turn"])
+    truth = GroundTruthFinder(ChatTemplate(source, "toy", {}), CHATML_TOKENS).find(NAMED["one turn"])
     assert [truth.text[start:stop] for start, stop in truth.generated] == ["Query1<|im_end|>", "Reply1!<|im_end|>"]
 
 
@@ -142,25 +142,25 @@ def test_small_helpers() -> None:
     assert not lies_within(0, 4, [(0, 3), (3, 5)])
 
 
-def test_the_beginning_of_anothers_turn_behind_an_answer_is_not_the_answers() -> None:
-    """Command-R writes the instructions for tools behind each call, and no stop token before them."""
+def test_a_dangling_header_of_another_role_is_not_generated() -> None:
+    """Command-R renders the instructions for tools after each call, without a stop token before them."""
     source = (
         LOOP + "<s>{{ m.role }}\n{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.city }}{% else %}{{ m.content }}</e>{% endif %}"
         "{% endfor %}{% if tools %}<s>system\nUse tools.</e>{% endif %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
     )
-    assert regions(source, ["<s>", "</e>"], SHAPES["a call at the end"]) == ["Place1"]
+    assert regions(source, ["<s>", "</e>"], NAMED["a call at the end"]) == ["Place1"]
 
 
-def test_what_comes_behind_a_header_that_the_prompt_does_not_write_is_not_told() -> None:
-    """Diffusion Gemma goes on behind a result without a header when asked to, and writes one in history."""
+def test_a_header_that_the_prompt_does_not_have_is_ambiguous() -> None:
+    """Diffusion Gemma's prompt has no header after a tool result; the rendered scenario has one."""
     source = CHATML.replace("{% if add_generation_prompt %}", "{% if add_generation_prompt and messages[-1].role != 'tool' %}").replace(
         "{{ m.content }}", "{{ m.content or '' }}{% for call in m.tool_calls or () %}{{ call.function.arguments }}{% endfor %}"
     )
-    with pytest.raises(UnsupportedScenarioError, match="writes a header for message 3 that its generation prompt does not write"):
+    with pytest.raises(AmbiguousScenarioError, match="message 3 has a header that the generation prompt doesn't have"):
         regions(source, CHATML_TOKENS, TOOLS)
 
 
-def test_history_may_have_white_space_before_the_header_that_the_prompt_has_not() -> None:
+def test_start_rule_header_with_extra_white_space() -> None:
     source = (
         LOOP
         + "# {{ m.role }}:\n{{ m.content }}{% if not loop.last %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}# assistant:\n{% endif %}"
@@ -168,33 +168,33 @@ def test_history_may_have_white_space_before_the_header_that_the_prompt_has_not(
     assert regions(source, [], THREE_TURNS) == ["Reply1.", "Reply2.", "Reply3."]
 
 
-def test_of_no_content_and_an_empty_one_the_form_is_taken_of_which_less_is_made() -> None:
+def test_of_content_none_and_content_empty_the_shorter_text_is_taken() -> None:
     call = "{% for call in m.tool_calls or () %}{{ call.function.arguments }}{% endfor %}"
     for made_of, taken in [
         ("{% if m.content is not none %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}", None),
         ("{{ m.content }}", ""),
     ]:
         source = LOOP + made_of + call + "{% endfor %}"
-        put, _ = GroundTruthFinder(ChatTemplate(source, "toy", {}), CHATML_TOKENS).put(SHAPES["a call at the end"])
-        assert put.messages[1]["content"] == taken
+        accepted, _ = Renderer(ChatTemplate(source, "toy", {}), CHATML_TOKENS).render_in_accepted_form(NAMED["a call at the end"])
+        assert accepted.messages[1]["content"] == taken
 
 
-def test_a_message_in_two_turns_is_not_told() -> None:
+def test_a_message_in_two_turns_is_ambiguous() -> None:
     source = (
         LOOP
         + "<|{{ m.role }}|>{% for call in m.tool_calls or () %}{{ call.function.arguments }}</s><|assistant|>{% endfor %}{{ m.content }}</s>"
     )
     source += "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    with pytest.raises(UnsupportedScenarioError, match="message 1 as two turns"):
-        regions(source, [*GLM_TOKENS, "</s>"], SHAPES["words before a call"], eos_token="</s>")
+    with pytest.raises(AmbiguousScenarioError, match="message 1 as two turns"):
+        regions(source, [*GLM_TOKENS, "</s>"], NAMED["words before a call"], eos_token="</s>")
 
 
-def test_where_the_template_only_asks_for_a_verdict_one_is_put_behind_it() -> None:
+def test_a_template_that_renders_only_a_prompt_gets_a_verdict() -> None:
     source = "<|user|>Judge.\n" + LOOP + "{{ m.role }}: {{ m.content }}\n{% endfor %}Is it safe?<|assistant|>"
     assert regions(source, GLM_TOKENS, THREE_TURNS, eos_token="</s>") == ["No.\n- S1</s>"]
 
 
-def test_a_header_behind_each_answer_asks_for_no_verdict() -> None:
+def test_a_header_after_each_answer_is_not_a_prompt_only() -> None:
     source = LOOP + "<|{{ m.role }}|>{% if m.role == 'assistant' %}<start>{% endif %}{{ m.content }}</s>{% endfor %}<|assistant|>"
     assert regions(source, [*GLM_TOKENS, "<start>", "</s>"], THREE_TURNS, eos_token="</s>")[:2] == [
         "<start>Reply1.</s>",
@@ -203,6 +203,68 @@ def test_a_header_behind_each_answer_asks_for_no_verdict() -> None:
 
 
 @pytest.mark.parametrize("ending", ["<|im_end|>\n", "<|im_end|></s>", "\n###"])
-def test_a_template_that_writes_no_prompt_asks_for_no_verdict(ending: str) -> None:
+def test_a_template_without_a_generation_prompt_is_not_a_prompt_only(ending: str) -> None:
     source = "<|im_start|>system\nHi.<|im_end|>\n" + LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}" + ending + "{% endfor %}"
-    assert not GroundTruthFinder(ChatTemplate(source, "toy", {"eos_token": "<|endoftext|>"}), [*CHATML_TOKENS, "</s>"]).writes_prompts_only
+    assert not Renderer(ChatTemplate(source, "toy", {"eos_token": "<|endoftext|>"}), [*CHATML_TOKENS, "</s>"]).renders_prompt_only
+
+
+# --- the rules for the start and the stop, one test each (some are above)
+
+
+def test_start_rule_whole_prompt_also_with_an_option_that_changes_the_question() -> None:
+    """GLM adds `/nothink` to the question with the option that puts an empty reasoning block into the prompt."""
+    source = LOOP + (
+        "<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% if m.role == 'user' and enable_thinking is defined and not enable_thinking %}/nothink{% endif %}"
+        "{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think></think>\n{% endif %}{% endif %}"
+    )
+    with_block = source.replace("{{ m.content }}", "{% if m.role == 'assistant' %}<think></think>\n{% endif %}{{ m.content }}")
+    assert regions(source, CHATML_TOKENS, THREE_TURNS)[0] == "Reply1.<|im_end|>"
+    assert regions(with_block, CHATML_TOKENS, THREE_TURNS)[0] == "Reply1.<|im_end|>"
+
+
+def test_start_rule_header_without_extra_turn() -> None:
+    """Command-R's prompt has a turn with documents before the header."""
+    documents = "<|im_start|>system\nDocuments: none.<|im_end|>\n"
+    source = CHATML.replace("{% if add_generation_prompt %}", "{% if add_generation_prompt %}" + documents)
+    assert regions(source, CHATML_TOKENS, THREE_TURNS) == ["Reply1.<|im_end|>", "Reply2.<|im_end|>", "Reply3.<|im_end|>"]
+
+
+def test_start_rule_part_of_prompt_does_not_cut_words() -> None:
+    source = CHATML.replace("assistant\n{% endif %}", "assistant_now\n{% endif %}")
+    with pytest.raises(AmbiguousScenarioError, match="message 1 doesn't start with what the generation prompt contains"):
+        regions(source, CHATML_TOKENS, THREE_TURNS)
+
+
+def test_without_a_generation_prompt_a_scenario_is_ambiguous() -> None:
+    source = CHATML.replace("{% if add_generation_prompt %}", "{% if add_generation_prompt %}{{ raise_exception('never') }}")
+    with pytest.raises(AmbiguousScenarioError, match="no generation prompt for message 1"):
+        regions(source, CHATML_TOKENS, THREE_TURNS)
+
+
+CALLS = (
+    LOOP + "<|{{ m.role }}|>{% if m.tool_calls %}{{ m.content }}{{ m.tool_calls[0].function.arguments.city }}{{ after_call }}"
+    "{% else %}{{ m.content }}{% if m.role == 'assistant' %}</s>{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_stop_rule_usual_stop_token_after_a_call_that_something_follows() -> None:
+    """Nemotron Nano 2 closes a call only if something follows."""
+    source = CALLS.replace("{{ after_call }}", "{% if not loop.last %}</s>{% endif %}")
+    tokens = [*GLM_TOKENS, "</s>"]
+    assert regions(source, tokens, TOOLS)[0] == "Place1</s>"
+    assert regions(source, tokens, NAMED["a call at the end"]) == ["Place1"]
+
+
+def test_stop_rule_first_token_of_next_turn_needs_a_template_that_leaves_answers_open() -> None:
+    """DeepSeek R1 closes answers, and renders nothing between a call and its result: `<|tool|>` is no stop token there."""
+    assert regions(CALLS, [*GLM_TOKENS, "</s>"], TOOLS)[0] == "Place1"
+    leaves_open = CALLS.replace("{% if m.role == 'assistant' %}</s>{% endif %}", "")
+    assert regions(leaves_open, GLM_TOKENS, TOOLS)[0] == "Place1<|tool|>"
+
+
+def test_stop_rule_without_stop_token() -> None:
+    source = LOOP + "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    assert regions(source, [], NAMED["one turn"]) == [" Reply1!\n"]

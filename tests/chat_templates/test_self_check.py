@@ -1,4 +1,4 @@
-"""The check that comes with `compile`: a set that the tokenizer's own chat template does not follow is refused."""
+"""The check in `compile`, which refuses a set that disagrees with the tokenizer's own chat template."""
 
 import logging
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_a_set_that_fits_is_compiled(tokenizer: Any) -> None:
     assert rolemask.load("chatml").compile(tokenizer).markers.name == "chatml"
 
 
-def test_a_template_of_its_own_is_refused_and_the_text_is_shown(tokenizer: Any) -> None:
+def test_a_template_that_disagrees_is_refused_with_both_texts(tokenizer: Any) -> None:
     tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}").replace(
         "{{ m.content }}", "{{ '<think>\n' if m.role == 'assistant' }}{{ m.content }}"
     )
@@ -32,18 +32,18 @@ def test_a_template_of_its_own_is_refused_and_the_text_is_shown(tokenizer: Any) 
         rolemask.load("chatml").compile(tokenizer)
     message = str(refused.value)
     assert "'chatml' does not fit the chat template" in message
-    assert "'<think>\\n' is trained, and is not the model's to write" in message
+    assert "'<think>\\n' is trained, but the model never generates it" in message
     assert "<|im_start|>assistant\n[[<think>\nReply1.<|im_end|>]]" in message
     assert "<|im_start|>assistant\n<think>\n[[Reply1.<|im_end|>]]" in message
     assert "self_check='warn' or 'off'" in message
 
 
-def test_a_template_that_asks_for_a_verdict_and_does_not_write_it_is_no_reason_to_refuse(tokenizer: Any) -> None:
+def test_a_template_that_renders_only_a_prompt_is_compared_with_a_verdict(tokenizer: Any) -> None:
     judged = "{% for m in messages %}{{ 'Agent' if m.role == 'assistant' else 'User' }}: {{ m.content }}\n{% endfor %}"
     tokenizer.chat_template = "<|im_start|>user\nJudge.\n" + judged + "Is it safe?<|im_end|>\n<|im_start|>assistant{{ '\\n' }}"
     assert rolemask.load("chatml").compile(tokenizer)
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>assistant", "<|im_start|>judge")
-    with pytest.raises(TemplateMismatchError, match="is not trained, and the model has to write it"):
+    with pytest.raises(TemplateMismatchError, match="is not trained, but the model generates it"):
         rolemask.load("chatml").compile(tokenizer)
 
 
@@ -57,12 +57,12 @@ def test_it_can_be_a_warning_or_nothing(tokenizer: Any, caplog: pytest.LogCaptur
         rolemask.load("chatml").compile(tokenizer, self_check="loud")
 
 
-def test_without_a_template_there_is_nothing_to_check(tokenizer: Any) -> None:
+def test_without_a_template_nothing_is_checked(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     rolemask.load("chatml").compile(tokenizer)
 
 
-def test_a_set_without_an_assistant_is_not_asked(tokenizer: Any) -> None:
+def test_a_set_without_an_assistant_is_not_checked(tokenizer: Any) -> None:
     boundaries = [{"role": "user", "start": "<|im_start|>user\n", "end": "<|im_end|>"}]
     rolemask.MarkerSet.from_role_boundaries(boundaries).compile(tokenizer, roles_to_train=["user"])
 
@@ -72,19 +72,19 @@ def test_overrides_are_checked_as_well(tokenizer: Any) -> None:
         {"role": "user", "start": "<|im_start|>user\n", "end": "<|im_end|>"},
         {"role": "assistant", "start": "<|im_start|>assistant\n", "end": "<|im_end|>\n"},
     ]
-    with pytest.raises(TemplateMismatchError, match="is trained, and is not the model's to write"):
+    with pytest.raises(TemplateMismatchError, match="is trained, but the model never generates it"):
         rolemask.MarkerSet.from_role_boundaries(boundaries).compile(tokenizer)
 
 
-def test_what_was_found_is_kept(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_is_cached(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     markers = rolemask.load("chatml")
     markers.compile(tokenizer)
-    asked = []
-    monkeypatch.setattr("rolemask.chat_templates.self_check.prove", lambda *_: asked.append(1) or [])
+    compared = []
+    monkeypatch.setattr("rolemask.chat_templates.self_check.compare_labels", lambda *_: compared.append(1) or [])
     (template,) = templates_of(tokenizer)
     assert first_difference(markers, rules_for(markers, tokenizer), template) is None
     markers.compile(tokenizer, train_on_eos="all")
-    assert asked == []
-    tokenizer.chat_template += " "  # another template is another question
+    assert compared == []
+    tokenizer.chat_template += " "  # another template: checked again
     markers.compile(tokenizer)
-    assert asked == [1]
+    assert compared == [1]

@@ -1,4 +1,4 @@
-"""Templates are rendered as Transformers renders them, and tell what their `generation` blocks hold."""
+"""Templates render as in Transformers, `generation` blocks included."""
 
 import re
 from datetime import datetime
@@ -20,21 +20,21 @@ VARIABLES = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
 @pytest.mark.parametrize("path", TRL, ids=lambda path: path.name)
-def test_what_is_written_is_what_transformers_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_is_that_of_transformers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rolemask.chat_templates.template._NOW", datetime.now())
     _compiled.cache_clear()
     source = path.read_text()
     template = ChatTemplate(source, path.name, VARIABLES)
     compared = 0
     cases = [
-        (put, prompt)
-        for shape in (THREE_TURNS, SYSTEM, TOOLS, REASONING)
-        for ways in forms_of(shape)
-        for put in ways
+        (form, prompt)
+        for scenario in (THREE_TURNS, SYSTEM, TOOLS, REASONING)
+        for variants in forms_of(scenario)
+        for form in variants
         for prompt in (False, True)
     ]
-    for put, prompt in cases:
-        messages, tools = list(put.messages), list(put.tools) or None
+    for form, prompt in cases:
+        messages, tools = list(form.messages), list(form.tools) or None
         try:
             texts, spans = render_jinja_template(
                 [messages],
@@ -46,24 +46,24 @@ def test_what_is_written_is_what_transformers_writes(path: Path, monkeypatch: py
             )
         except Exception as theirs:
             with pytest.raises(ChatError, match=re.escape(str(theirs))):
-                template.write(messages, prompt=prompt, tools=tools)
+                template.render(messages, prompt=prompt, tools=tools)
             continue
-        written = template.write(messages, prompt=prompt, tools=tools)
-        assert written.text == texts[0]
+        rendering = template.render(messages, prompt=prompt, tools=tools)
+        assert rendering.text == texts[0]
         if template.marks_generation:
-            assert list(written.generated) == spans[0]
+            assert list(rendering.generated) == spans[0]
         compared += 1
     _compiled.cache_clear()
     assert compared
 
 
-def test_json_is_written_without_html_escapes_and_lists_of_parts_are_told_apart() -> None:
+def test_tojson_does_not_escape_html() -> None:
     template = ChatTemplate("{{ messages | tojson }}", "toy", {})
-    assert template.write([{"role": "user", "content": "<é>'&\""}]).text == '[{"role": "user", "content": "<é>\'&\\""}]'
+    assert template.render([{"role": "user", "content": "<é>'&\""}]).text == '[{"role": "user", "content": "<é>\'&\\""}]'
 
 
-def test_the_date_stands_still() -> None:
-    assert ChatTemplate("{{ strftime_now('%Y') }}", "toy", {}).write([]).text == "2026"
+def test_the_date_is_fixed() -> None:
+    assert ChatTemplate("{{ strftime_now('%Y') }}", "toy", {}).render([]).text == "2026"
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_the_date_stands_still() -> None:
         ("{% set _ = messages.append(1) %}", "SecurityError"),
     ],
 )
-def test_a_template_that_fails_is_named_with_its_own_words(source: str, reason: str) -> None:
+def test_a_failing_template_is_named_with_its_own_message(source: str, reason: str) -> None:
     with pytest.raises(ChatError, match=rf"^broken\.jinja: {reason}"):
-        ChatTemplate(source, "broken.jinja", {}).write([{"role": "user", "content": "x"}])
+        ChatTemplate(source, "broken.jinja", {}).render([{"role": "user", "content": "x"}])
 
 
 def test_a_template_is_read_from_jinja_from_json_or_as_text(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_a_template_is_read_from_jinja_from_json_or_as_text(tmp_path: Path) -> N
         [("b.json", "x{{ bos_token }}")],
         [("c.json default", "d"), ("c.json tool_use", "t")],
     ]
-    assert read_templates("{{ eos_token }}", {"eos_token": "!"})[0].write([]).text == "!"
+    assert read_templates("{{ eos_token }}", {"eos_token": "!"})[0].render([]).text == "!"
 
 
-def test_what_is_no_template_is_said_to_be_none(tmp_path: Path) -> None:
+def test_files_without_a_template(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
-    with pytest.raises(ChatError, match="no JSON with the key 'chat_template'"):
+    with pytest.raises(ChatError, match="is not JSON with the key 'chat_template'"):
         read_templates(tmp_path / "a.json", {})
     with pytest.raises(FileReadError, match="No such file"):
         read_templates(tmp_path / "missing.jinja", {})

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 import rolemask
 from rolemask import ChatError, ChatTemplate, MarkerSet, verify
-from rolemask.chat_templates.compare import prove, tokens_of
+from rolemask.chat_templates.compare import compare_labels, tokens_of
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.rendering import UnsupportedScenarioError
 from rolemask.chat_templates.scenarios import SCENARIOS, THREE_TURNS
 from rolemask.chat_templates.verify import write_verified
@@ -52,7 +53,7 @@ def toy(tmp_path: Path) -> Path:
 
 def statuses(markers: Any, template: str) -> dict[str, str]:
     (one,) = verify(markers, template=template)
-    return {shape.shape: shape.status for shape in one.shapes}
+    return {result.scenario: result.status for result in one.scenarios}
 
 
 def test_a_set_that_fits_is_proven_shape_by_shape(toy: Path) -> None:
@@ -60,7 +61,7 @@ def test_a_set_that_fits_is_proven_shape_by_shape(toy: Path) -> None:
     assert one.ok
     assert one.tokenizer == "synthetic"
     assert {"three turns", "system", "CJK", "newlines at the edges", "an empty answer", "answers in a row"} <= set(one.passed)
-    by_name = {shape.shape: shape for shape in one.shapes}
+    by_name = {result.scenario: result for result in one.scenarios}
     assert by_name["tools"].status == "not supported"
     assert by_name["tools"].detail == "the template leaves out 'Place1' of message 1, assistant"
     assert by_name["one turn"].trained == by_name["one turn"].expected
@@ -70,10 +71,10 @@ def test_a_set_that_fits_is_proven_shape_by_shape(toy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"end": ("<|im_end|>\n",)}, "'\\n' is trained, and is not the model's to write"),
-        ({"include_end": False, "rewind": False}, "'<|im_end|>' is not trained, and the model has to write it"),
-        ({"start": ("<|im_start|>assistant",)}, "'\\n' is trained, and is not the model's to write"),
-        ({"include_start": True}, "'<|im_start|>assistant\\n' is trained, and is not the model's to write"),
+        ({"end": ("<|im_end|>\n",)}, "'\\n' is trained, but the model never generates it"),
+        ({"include_end": False, "rewind": False}, "'<|im_end|>' is not trained, but the model generates it"),
+        ({"start": ("<|im_start|>assistant",)}, "'\\n' is trained, but the model never generates it"),
+        ({"include_start": True}, "'<|im_start|>assistant\\n' is trained, but the model never generates it"),
     ],
 )
 def test_a_set_that_is_wrong_differs_and_shows_where(toy: Path, change: dict[str, Any], complaint: str) -> None:
@@ -81,31 +82,31 @@ def test_a_set_that_is_wrong_differs_and_shows_where(toy: Path, change: dict[str
     wrong = replace(markers, markers=(*markers.markers[:2], replace(markers.markers[2], **change)))
     (one,) = verify(wrong, template=CHATML)
     assert not one.ok
-    (shape,) = (shape for shape in one.shapes if shape.shape == "one turn")
-    assert shape.status == "differs"
-    assert complaint in shape.detail
+    (result,) = (result for result in one.scenarios if result.scenario == "one turn")
+    assert result.status == "differs"
+    assert complaint in result.detail
 
 
 def test_where_no_shape_can_be_told_nothing_is_proven(toy: Path) -> None:
     (one,) = verify(toy, template="{{ raise_exception('no') }}")
     assert not one.ok
-    assert {shape.status for shape in one.shapes} == {"not supported"}
+    assert {result.status for result in one.scenarios} == {"not supported"}
 
 
 def test_generation_blocks_are_a_second_witness(toy: Path) -> None:
     def note(template: str) -> str:
         (one,) = verify(toy, template=template)
-        return next(shape.notes[-1] for shape in one.shapes if shape.shape == "one turn")
+        return next(result.notes[-1] for result in one.scenarios if result.scenario == "one turn")
 
     assert note(WITNESSED) == "the template's own `generation` blocks agree"
     assert (
         note(WITNESSED.replace("<|im_end|>{% endg", "<|im_end|>\n{% endg"))
-        == "the template's own `generation` blocks hold 1 more tokens, and lack 0"
+        == "the template's own `generation` blocks have 1 more tokens, and lack 0"
     )
 
 
 def test_without_a_template_there_is_nothing_to_verify(toy: Path) -> None:
-    with pytest.raises(ChatError, match="'toy': there is no chat template to hold it to"):
+    with pytest.raises(ChatError, match="'toy': no chat template to verify against"):
         verify(toy)
 
 
@@ -124,7 +125,8 @@ def test_a_dummy_space_behind_a_control_token_goes_with_what_follows(toy: Path) 
         return [id_ for part in parts for id_ in ([part] if isinstance(part, int) else [3, *(byte + 4 for byte in part.encode())])]
 
     spaced = Vocabulary("spaced", {3: b" "} | {byte + 4: bytes([byte]) for byte in range(256)}, ids, encode)
-    results = prove(compile_rules(load_file(toy), spaced), ChatTemplate(CHATML, "toy", {}), [THREE_TURNS])
+    truths = GroundTruthFinder(ChatTemplate(CHATML, "toy", {}), ids).find_all([THREE_TURNS])
+    results = compare_labels(compile_rules(load_file(toy), spaced), truths)
     assert [result.status for result in results] == ["ok"]
 
 

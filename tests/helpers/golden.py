@@ -25,9 +25,9 @@ FOLDER = Path(__file__).parent.parent / "golden"
 def golden(markers: MarkerSet) -> dict[str, Any]:
     """Return what the golden file of a set holds."""
     texts = {f"example {number}": example.text for number, example in enumerate(markers.examples, start=1)}
-    for conversation in SCENARIOS:
+    for scenario in SCENARIOS:
         try:
-            texts[conversation.name] = render_with_markers(Chat(list(conversation.messages)), markers)
+            texts[scenario.name] = render_with_markers(Chat(list(scenario.messages)), markers)
         except rolemask.ChatError:  # the set has no marker for a role of it
             continue
     tokenizer = ToyTokenizer(markers, texts.values())

@@ -57,14 +57,14 @@ def tekken(version: int, *, audio: bool = False) -> MistralTokenizer:
     return MistralTokenizer.from_file(str(path), mode=ValidationMode.finetuning)
 
 
-def encode(tokenizer: MistralTokenizer, conversation: Scenario) -> list[int]:
+def encode(tokenizer: MistralTokenizer, scenario: Scenario) -> list[int]:
     """Return the ids that mistral-common makes of a conversation, or of a prompt: one that does not end with the assistant."""
-    tools = [Tool(function=Function(**tool["function"])) for tool in conversation.tools]
+    tools = [Tool(function=Function(**tool["function"])) for tool in scenario.tools]
     thinks = getattr(tokenizer.instruct_tokenizer, "BEGIN_THINK", None) is not None
-    settings = {"reasoning_effort": "high" if conversation.options["enable_thinking"] else "none"} if conversation.options else {}
-    messages = [_message(message, thinks=thinks) for message in conversation.messages]
+    settings = {"reasoning_effort": "high" if scenario.options["enable_thinking"] else "none"} if scenario.options else {}
+    messages = [_message(message, thinks=thinks) for message in scenario.messages]
     request: Any = ChatCompletionRequest(messages=messages, tools=tools or None, **settings)
-    ends = conversation.messages[-1]["role"] == "assistant"
+    ends = scenario.messages[-1]["role"] == "assistant"
     tokenizer._chat_completion_request_validator._mode = ValidationMode.finetuning if ends else ValidationMode.test
     return tokenizer.encode_chat_completion(request).tokens
 

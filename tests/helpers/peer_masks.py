@@ -69,9 +69,9 @@ def compare(name: str, source: str, markers: MarkerSet) -> Comparison:
     finder = GroundTruthFinder(template, markers.special_tokens)
     rules = compile_rules(markers, ToyTokenizer(markers).vocabulary)  # single bytes: exact to the character
     found = []
-    for conversation in SCENARIOS:
+    for scenario in SCENARIOS:
         try:
-            truth = finder.find(conversation)
+            truth = finder.find(scenario)
         except UnsupportedScenarioError:
             continue
         ids, places = tokens_of(truth.text, rules.vocabulary)
@@ -91,12 +91,12 @@ def rendered(name: str, tokenizer: Any) -> Iterator[tuple[list[int], list[bool]]
     import renderers
 
     renderer = renderers.create_renderer(tokenizer, renderers.config_from_name(name))
-    for conversation in SCENARIOS:
-        if conversation.options or conversation == IMAGE:  # options are settings of the renderer; an image must be a real one
+    for scenario in SCENARIOS:
+        if scenario.options or scenario == IMAGE:  # options are settings of the renderer; an image must be a real one
             continue
-        tools = [tool["function"] for tool in conversation.tools]
+        tools = [tool["function"] for tool in scenario.tools]
         try:
-            sample = renderers.build_training_sample(renderer, list(conversation.messages), tools=tools or None)
+            sample = renderers.build_training_sample(renderer, list(scenario.messages), tools=tools or None)
         except ValueError:  # Llama 3 renders one call at a time
             continue
         yield sample.token_ids, sample.loss_mask

@@ -13,7 +13,7 @@ from rolemask.chat_templates.scenarios import SCENARIOS, THREE_TURNS, Scenario
 from rolemask.matching.vocabulary import read_vocabulary
 
 SPM = "mistral_instruct_tokenizer_241114.model.v7"
-SHAPES = {conversation.name: conversation for conversation in (*SCENARIOS, WHITE_SPACE, EMOJI)}
+NAMED = {scenario.name: scenario for scenario in (*SCENARIOS, WHITE_SPACE, EMOJI)}
 # What every version encodes. Two answers in a row become one message there, and an empty one is refused.
 PLAIN = ["one turn", "three turns", "system", "code", "CJK", "emoji"]
 PLAIN += ["newlines at the edges", "blanks at the edges", "punctuation at the edges", "white space", "emoji alone"]
@@ -46,13 +46,13 @@ TOKENIZERS: dict[str, tuple[str, Callable[[], MistralTokenizer], list[str]]] = {
 }
 
 
-def answers(tokenizer: MistralTokenizer, conversation: Scenario) -> list[list[int]]:
+def answers(tokenizer: MistralTokenizer, scenario: Scenario) -> list[list[int]]:
     """Return, for each assistant message, the ids that the conversation through it adds to its prompt."""
     found = []
-    for index, message in enumerate(conversation.messages):
+    for index, message in enumerate(scenario.messages):
         if message["role"] == "assistant":
-            prompt = encode(tokenizer, conversation.through(index))
-            through = encode(tokenizer, conversation.through(index + 1))
+            prompt = encode(tokenizer, scenario.through(index))
+            through = encode(tokenizer, scenario.through(index + 1))
             assert through[: len(prompt)] == prompt
             found.append(through[len(prompt) :])
     return found
@@ -74,16 +74,16 @@ def masker_of(marker_set: str, tokenizer: MistralTokenizer, eos: str) -> rolemas
     return rolemask.load(marker_set).compile(tokenizer, train_on_eos=eos)
 
 
-CASES = [pytest.param(name, shape, id=f"{name}-{shape}") for name, (_, _, takes) in TOKENIZERS.items() for shape in takes]
+CASES = [pytest.param(name, scenario, id=f"{name}-{scenario}") for name, (_, _, takes) in TOKENIZERS.items() for scenario in takes]
 
 
-@pytest.mark.parametrize(("name", "shape"), CASES)
-def test_labels_are_what_mistral_common_adds_for_the_assistant(name: str, shape: str) -> None:
+@pytest.mark.parametrize(("name", "scenario"), CASES)
+def test_labels_are_what_mistral_common_adds_for_the_assistant(name: str, scenario: str) -> None:
     marker_set, make, _ = TOKENIZERS[name]
     tokenizer = make()
-    ids = encode(tokenizer, SHAPES[shape])
-    expected = answers(tokenizer, SHAPES[shape])
-    if name == "mistral_v3-v2" and shape == "tools":
+    ids = encode(tokenizer, NAMED[scenario])
+    expected = answers(tokenizer, NAMED[scenario])
+    if name == "mistral_v3-v2" and scenario == "tools":
         expected.pop(0)  # calls, and their results, are left out once another question follows
     for eos in ("turn", "all"):  # the marker that ends the user's turn and opens the assistant's must not leak
         assert runs(masker_of(marker_set, tokenizer, eos)(ids)) == expected

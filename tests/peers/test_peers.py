@@ -13,8 +13,7 @@ from peers import NO_RENDERER_SETS, REASONS, RENDERER_SETS
 from real import byte_level, deepseek, from_folder
 
 from rolemask import IGNORE_INDEX
-from rolemask.chat_templates.ground_truth import GroundTruthFinder
-from rolemask.chat_templates.rendering import UnsupportedScenarioError
+from rolemask.chat_templates.rendering import Renderer, UnsupportedScenarioError
 from rolemask.chat_templates.scenarios import SCENARIOS
 from rolemask.chat_templates.template import ChatTemplate, variables_of
 from rolemask.markers.registry import load
@@ -52,21 +51,21 @@ def test_the_mask_that_transformers_returns_holds_all_that_we_train(name: str, m
     tokenizer, markers = make(), set_for(name)
     assert markers is not None
     masker = load(markers.name).compile(tokenizer, on_empty="ignore")
-    finder = GroundTruthFinder(ChatTemplate(TEMPLATES[name], name, variables_of(tokenizer)), markers.special_tokens)
+    renderer = Renderer(ChatTemplate(TEMPLATES[name], name, variables_of(tokenizer)), markers.special_tokens)
     allowed = {text for who, text in REASONS if who == "TRL"}
     compared = 0
-    for conversation in SCENARIOS:
+    for scenario in SCENARIOS:
         try:
-            put, _ = finder.put(conversation)
+            accepted, _ = renderer.render_in_accepted_form(scenario)
         except UnsupportedScenarioError:
             continue
         found = tokenizer.apply_chat_template(
-            list(put.messages),
-            tools=list(put.tools) or None,
+            list(accepted.messages),
+            tools=list(accepted.tools) or None,
             chat_template=TEMPLATES[name],
             return_dict=True,
             return_assistant_tokens_mask=True,
-            **put.options,
+            **accepted.options,
         )
         labels = masker(found["input_ids"])
         pairs = list(zip(found["input_ids"], labels, found["assistant_masks"], strict=True))

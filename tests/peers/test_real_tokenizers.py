@@ -14,14 +14,14 @@ from real import byte_level, from_folder, template_text
 import rolemask
 from rolemask import ChatTemplate
 from rolemask.chat_templates.compare import ScenarioResult
-from rolemask.chat_templates.ground_truth import GroundTruthFinder, region_texts
+from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.rendering import UnsupportedScenarioError
 from rolemask.chat_templates.scenarios import SCENARIOS, Scenario, forms_of
 from rolemask.chat_templates.template import _compiled, templates_of, variables_of
 from rolemask.errors import ChatError
 
-SHAPES = {conversation.name: conversation for conversation in SCENARIOS}
-# What a template can write -> the shapes that it then has to come out right on; what every template can write is under "".
+NAMED = {scenario.name: scenario for scenario in SCENARIOS}
+# What a template can write -> the scenarios that it then has to come out right on; what every template can write is under "".
 NEEDS = {
     "": "one turn, three turns, code, CJK, emoji, newlines at the edges, blanks at the edges, punctuation at the edges, an empty answer",
     "system": "system",
@@ -55,7 +55,7 @@ class Family:
         return f"{self.marker_set}-{self.template.removesuffix('.jinja').replace('/', '-') or 'own'}"
 
     @property
-    def shapes(self) -> set[str]:
+    def scenarios(self) -> set[str]:
         """What has to come out right."""
         names = {name for need in ("", *self.takes) for name in NEEDS[need].split(", ")}
         return names | ({"reasoning and tools"} if {"tools", "reasoning"} <= self.takes else set())
@@ -158,15 +158,15 @@ FAMILIES = [
 @cache
 def proof(family: Family) -> dict[str, ScenarioResult]:
     (one,) = rolemask.verify(family.marker_set, family.tokenizer(), family.chat_template)
-    return {result.shape: result for result in one.shapes}
+    return {result.scenario: result for result in one.scenarios}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scenario", NAMED)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
-def test_labels_are_what_the_model_has_to_generate(family: Family, shape: str) -> None:
-    result = proof(family)[shape]
+def test_labels_are_what_the_model_has_to_generate(family: Family, scenario: str) -> None:
+    result = proof(family)[scenario]
     if result.status == "not supported":
-        assert shape not in family.shapes, result.detail
+        assert scenario not in family.scenarios, result.detail
         return
     assert result.trained == result.expected
     assert result.status == "ok", result.detail
@@ -191,24 +191,24 @@ def test_generation_stops_where_the_family_stops(family: Family, today: None) ->
     tokenizer = family.tokenizer()
     finder = GroundTruthFinder(family.chat_template, read_vocabulary(tokenizer).special_tokens)
     told = 0
-    for conversation in SCENARIOS:
+    for scenario in SCENARIOS:
         try:
-            truth, (put, _) = finder.find(conversation), finder.put(conversation)
+            truth, (accepted, _) = finder.find(scenario), finder.renderer.render_in_accepted_form(scenario)
         except UnsupportedScenarioError:
             continue
         told += 1
         assert truth.regions
-        followers = [after["role"] for before, after in pairwise((*put.messages, {"role": ""})) if before["role"] == "assistant"]
-        for follower, region in zip(followers, region_texts(truth), strict=True):
+        followers = [after["role"] for before, after in pairwise((*accepted.messages, {"role": ""})) if before["role"] == "assistant"]
+        for follower, region in zip(followers, truth.region_texts, strict=True):
             inside, stop = next(((region[: -len(stop)], stop) for stop in family.stops if region.endswith(stop)), (region, ""))
             assert not any(other in inside for other in family.stops)
             assert stop or not family.stops or follower in ("", "assistant")  # the last one may be left open, and GLM's before another
         written = tokenizer.apply_chat_template(
-            list(put.messages),
-            tools=list(put.tools) or None,
-            chat_template=finder.template.source,
+            list(accepted.messages),
+            tools=list(accepted.tools) or None,
+            chat_template=finder.renderer.template.source,
             tokenize=False,
-            **(put.options | family.variables),
+            **(accepted.options | family.variables),
         )
         assert written == truth.text
     assert told >= 9
@@ -309,8 +309,8 @@ UNTOLD: list[tuple[str, Scenario, str]] = [
         "- a\n\n<|assistant|>\n\n\n[[first\n<|user|>]]\n\n\n\n<|assistant|>\n[[\tsecond \n\n]]",
     ),
     *(
-        ("qwen2_vl-trl-qwen2_5_vl", SHAPES[shape], f"Query1?<|im_end|>\n<|im_start|>assistant\n[[{words}<|im_end|>]]\n{rest}")
-        for shape, words, rest in [
+        ("qwen2_vl-trl-qwen2_5_vl", NAMED[scenario], f"Query1?<|im_end|>\n<|im_start|>assistant\n[[{words}<|im_end|>]]\n{rest}")
+        for scenario, words, rest in [
             (
                 "tools",
                 "",
@@ -336,8 +336,8 @@ UNTOLD: list[tuple[str, Scenario, str]] = [
         ]
     ),
     *(
-        ("llama3-own", SHAPES[shape], f"Query1?<|eot_id|>{LLAMA_HEADER('assistant')}[[<|eot_id|>]]{rest}")
-        for shape, rest in [
+        ("llama3-own", NAMED[scenario], f"Query1?<|eot_id|>{LLAMA_HEADER('assistant')}[[<|eot_id|>]]{rest}")
+        for scenario, rest in [
             (
                 "tools",
                 f"{LLAMA_HEADER('tool')}Result1<|eot_id|>{LLAMA_HEADER('assistant')}[[Reply1.<|eot_id|>]]"
@@ -363,27 +363,27 @@ def assert_trains(family: Family, text: str, marked: str) -> None:
     assert show(tokenizer, ids, masker_of(family.marker_set, tokenizer)(ids)) == expected
 
 
-@pytest.mark.parametrize(("family", "shape", "marked"), [pytest.param(*case, id=f"{case[0]}-{case[1]}") for case in BY_HAND])
-def test_the_truth_is_what_was_written_by_hand(family: str, shape: str, marked: str) -> None:
+@pytest.mark.parametrize(("family", "scenario", "marked"), [pytest.param(*case, id=f"{case[0]}-{case[1]}") for case in BY_HAND])
+def test_the_truth_is_what_was_written_by_hand(family: str, scenario: str, marked: str) -> None:
     one = BY_ID[family]
-    truth = GroundTruthFinder(one.chat_template, read_vocabulary(one.tokenizer()).special_tokens).find(SHAPES[shape])
-    assert region_texts(truth) == stretches(marked)
+    truth = GroundTruthFinder(one.chat_template, read_vocabulary(one.tokenizer()).special_tokens).find(NAMED[scenario])
+    assert truth.region_texts == stretches(marked)
     assert_trains(one, truth.text, marked)
 
 
-@pytest.mark.parametrize(("family", "conversation", "marked"), [pytest.param(*case, id=f"{case[0]}-{case[1].name}") for case in UNTOLD])
-def test_labels_by_hand_where_the_truth_is_silent(family: str, conversation: Scenario, marked: str) -> None:
+@pytest.mark.parametrize(("family", "scenario", "marked"), [pytest.param(*case, id=f"{case[0]}-{case[1].name}") for case in UNTOLD])
+def test_labels_by_hand_where_the_truth_is_silent(family: str, scenario: Scenario, marked: str) -> None:
     one = BY_ID[family]
-    written = one.chat_template.write(conversation.messages, tools=list(conversation.tools) or None, **conversation.options)
+    written = one.chat_template.render(scenario.messages, tools=list(scenario.tools) or None, **scenario.options)
     assert_trains(one, written.text, marked)
 
 
-@pytest.mark.parametrize("conversation", [WHITE_SPACE, EMOJI], ids=lambda conversation: conversation.name)
+@pytest.mark.parametrize("scenario", [WHITE_SPACE, EMOJI], ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
-def test_contents_without_a_word(family: Family, conversation: Scenario) -> None:
+def test_contents_without_a_word(family: Family, scenario: Scenario) -> None:
     """The truth finds contents by their words. Without any: the two answers are trained, the stop behind them, and nothing else."""
-    answers = [message["content"].strip() for message in conversation.messages if message["role"] == "assistant"]
-    texts = (written_or_none(family.chat_template, put) for ways in forms_of(conversation) for put in ways)
+    answers = [message["content"].strip() for message in scenario.messages if message["role"] == "assistant"]
+    texts = (rendered_or_none(family.chat_template, put) for ways in forms_of(scenario) for put in ways)
     text = next(text for text in texts if text is not None and all(answer in text for answer in answers))
     tokenizer = family.tokenizer()
     ids = ids_of(tokenizer, text)
@@ -395,8 +395,8 @@ def test_contents_without_a_word(family: Family, conversation: Scenario) -> None
         assert stretch.lstrip().removeprefix(answer).strip() in (*family.stops, *([""] if is_open else []))
 
 
-def written_or_none(template: ChatTemplate, conversation: Scenario) -> str | None:
+def rendered_or_none(template: ChatTemplate, scenario: Scenario) -> str | None:
     try:
-        return template.write(conversation.messages, tools=list(conversation.tools) or None).text
+        return template.render(scenario.messages, tools=list(scenario.tools) or None).text
     except ChatError:
         return None

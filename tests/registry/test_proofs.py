@@ -76,9 +76,9 @@ def test_the_proof_can_be_made_again(path: Path, proof: Proof) -> None:
         pytest.skip(f"the template is not at hand: {proof.template}")
     tokenizer = tokenizer_named(proof.tokenizer)
     (one,) = verify(path, tokenizer, templates()[proof.sha256])
-    assert [f"{shape.shape}: {shape.detail}" for shape in one.shapes if shape.status == "differs"] == []
+    assert [f"{result.scenario}: {result.difference}" for result in one.scenarios if result.status == "differs"] == []
     assert one.passed == proof.passed
-    assert tuple(shape.shape for shape in one.shapes if shape.status == "not supported") == proof.not_supported
+    assert tuple(result.scenario for result in one.scenarios if result.status == "not supported") == proof.not_supported
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
