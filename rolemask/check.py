@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rolemask.errors import FileReadError, MarkerSetError, Place, Problem
-from rolemask.markers.proofs import is_proofs_path, orphans, set_path, stale_proofs
+from rolemask.markers.proofs import is_proofs_path, orphans, proof_problems, set_path
 from rolemask.markers.registry import clashes, load_file
 from rolemask.masking.examples import check_examples
 
@@ -32,7 +32,7 @@ def _check_set(path: Path) -> Iterator[Problem]:
     try:
         markers = load_file(path)
         yield from check_examples(markers)
-        yield from stale_proofs(markers)
+        yield from proof_problems(markers)
     except MarkerSetError as error:
         yield from error.problems
     except FileReadError as error:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
-from rolemask.chat_templates.detect import nearest_set
+from rolemask.chat_templates.detect import detect, nearest_set
 from rolemask.chat_templates.self_check import self_check as check_against_template
-from rolemask.errors import EmptyRowError, InputError, PolicyError, TokenizerMismatchError, checks_keywords
+from rolemask.errors import EmptyRowError, InputError, PolicyError, RoleMaskError, TokenizerMismatchError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.batch import (
     ArrayBatch,
@@ -599,11 +599,19 @@ def _given(**rows: object) -> dict[str, Any]:
 
 
 def _compile(markers: MarkerSet, tokenizer: object) -> Rules:
-    """Compile, and for a wrong tokenizer name the set that is nearest to it."""
+    """Compile; for a wrong tokenizer, the error names the set that fits it."""
     try:
         return rules_for(markers, tokenizer)
     except TokenizerMismatchError as error:
-        nearest = nearest_set(read_vocabulary(tokenizer)) if error.missing else None
+        nearest = _nearest(tokenizer) if error.missing else None
         if nearest in (None, markers.name):
             raise
         raise TokenizerMismatchError(f"{error} The set nearest to this tokenizer is {nearest!r}.", missing=error.missing) from None
+
+
+def _nearest(tokenizer: object) -> str | None:
+    """Return the set that fits the tokenizer's chat template, or else the one with the most of its special tokens."""
+    try:
+        return detect(tokenizer).name
+    except RoleMaskError:  # no chat template, or no set that fits it
+        return nearest_set(read_vocabulary(tokenizer))

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rolemask.chat_templates.compare import Status, compare_labels, compare_with_toy_tokenizer
 from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
@@ -43,7 +42,7 @@ class DerivedMarkerSet:
     unsettled: tuple[Unsettled, ...]
 
 
-def derive(source: Any, *, name: str = "inferred") -> DerivedMarkerSet:
+def derive(source: object, *, name: str = "inferred") -> DerivedMarkerSet:
     """Derive a marker set from a chat template.
 
     >>> turns = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"
@@ -70,7 +69,7 @@ def derive(source: Any, *, name: str = "inferred") -> DerivedMarkerSet:
     return derive_with(GroundTruthFinder(templates[0], read_vocabulary(source).special_tokens), source, name=name)
 
 
-def derive_with(finder: GroundTruthFinder, tokenizer: Any, *, name: str = "inferred") -> DerivedMarkerSet:
+def derive_with(finder: GroundTruthFinder, tokenizer: object, *, name: str = "inferred") -> DerivedMarkerSet:
     """Derive a marker set from ground truths, and compare it with them: on `tokenizer`, or on a toy tokenizer if that is None.
 
     Raises:

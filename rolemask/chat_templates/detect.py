@@ -160,7 +160,7 @@ def nearest_set(vocabulary: Vocabulary) -> str | None:
     return max(scores)[2] if scores else None
 
 
-def _identify(processor: Any) -> _Identity:
+def _identify(processor: object) -> _Identity:
     try:
         vocabulary = read_vocabulary(processor)
     except UnsupportedTokenizerError:
@@ -292,7 +292,7 @@ def _fit(match: _Match, passed: int, markers: MarkerSet, identity: _Identity) ->
     )
 
 
-def _media_only(processor: Any, identity: _Identity) -> MarkerSet:
+def _media_only(processor: object, identity: _Identity) -> MarkerSet:
     """Return a set without roles. It has the media tokens of all registered sets and of the processor that the model has too."""
     tokens = {token for path in registered() for kind in (glance(path).get("media") or {}).values() for token in kind}
     tokens |= {str(getattr(processor, name, "")) for name in _MEDIA_ATTRIBUTES} - {""}

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Hashable
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels
@@ -37,7 +36,7 @@ def first_difference(markers: MarkerSet, rules: Rules, template: ChatTemplate) -
     return known[key]
 
 
-def self_check(markers: MarkerSet, rules: Rules, tokenizer: Any, how: str) -> None:
+def self_check(markers: MarkerSet, rules: Rules, tokenizer: object, how: str) -> None:
     """Check a compiled set against the chat template of its tokenizer or processor, if there is one.
 
     Args:

@@ -153,7 +153,7 @@ def _unmark(text: str) -> Rendering:
     return Rendering("".join(parts), tuple(generated)) if generated else Rendering(text)
 
 
-def templates_of(tokenizer: Any) -> list[ChatTemplate]:
+def templates_of(tokenizer: object) -> list[ChatTemplate]:
     """Return the chat templates of a Transformers tokenizer or processor: none, one, or several with names ("default" first)."""
     inner = getattr(tokenizer, "tokenizer", None)
     # Newer processors have the template themselves, older ones leave it to their tokenizer.
@@ -167,7 +167,7 @@ def templates_of(tokenizer: Any) -> list[ChatTemplate]:
     return [ChatTemplate(named[name], f"the chat template {name} of {where}".replace("  ", " "), variables) for name in names]
 
 
-def variables_of(tokenizer: Any) -> dict[str, Any]:
+def variables_of(tokenizer: object) -> dict[str, Any]:
     """Return the variables a tokenizer or processor gives its template: `bos_token`, `eos_token` and others."""
     inner = getattr(tokenizer, "tokenizer", None)
     return dict(getattr(inner, "special_tokens_map", None) or getattr(tokenizer, "special_tokens_map", None) or {})

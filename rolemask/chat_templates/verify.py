@@ -1,9 +1,8 @@
-"""`rolemask verify`: a marker set against a model's own chat template and tokenizer, over conversations of many shapes."""
+"""`rolemask verify`: compares a marker set with a model's own chat template and tokenizer, in many scenarios."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels, compare_with_toy_tokenizer
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
@@ -22,7 +21,7 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of one marker set on one template and tokenizer."""
+    """How one marker set compares with one chat template and tokenizer."""
 
     markers: str
     template: ChatTemplate
@@ -41,20 +40,24 @@ class Verification:
         return tuple(result.scenario for result in self.scenarios if result.status is Status.OK)
 
 
-def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: ChatTemplate | str | Path | None = None) -> list[Verification]:
-    """Hold a marker set to a chat template: what is trained must be what the model has to generate, token by token.
+def verify(
+    markers: MarkerSet | str | Path, tokenizer: object = None, template: ChatTemplate | str | Path | None = None
+) -> list[Verification]:
+    """Compare a marker set with a chat template: what is trained must be what the model must generate, token by token.
+
+    For example, ``verify("qwen3", tokenizer)[0].ok`` says whether the set `qwen3` is proven on the tokenizer's own chat template.
 
     Args:
-        markers: A marker set, or whatever `rolemask.load` takes.
-        tokenizer: A tokenizer or processor; its own chat templates are used if no other is given. Without it, a small tokenizer is built
+        markers: A marker set, or anything that `rolemask.load` accepts.
+        tokenizer: A tokenizer or processor; its own chat templates are used if you pass no other. Without it, a small tokenizer is made
             from the set's special tokens.
-        template: A template, its text, or the path of a file of it: Jinja, or JSON with the key `chat_template`.
+        template: A template, its text, or the path of a file: Jinja, or JSON with the key `chat_template`.
 
     Returns:
-        One `Verification` per template; `.ok` tells whether it was proven.
+        One `Verification` per template; `.ok` says whether the set is proven on it.
 
     Raises:
-        ChatError: There is no template, or it is no Jinja.
+        ChatError: There is no template, or it isn't Jinja.
         FileReadError: The template's file cannot be read.
         TokenizerMismatchError: The markers do not exist in this tokenizer.
     """
@@ -71,7 +74,7 @@ def verify(markers: MarkerSet | str | Path, tokenizer: Any = None, template: Cha
     return [_verify_one(markers, tokenizer, one) for one in templates]
 
 
-def _verify_one(markers: MarkerSet, tokenizer: Any, template: ChatTemplate) -> Verification:
+def _verify_one(markers: MarkerSet, tokenizer: object, template: ChatTemplate) -> Verification:
     if tokenizer is None:
         truths = GroundTruthFinder(template, _special_tokens_without_tokenizer(markers, template)).truths
         return Verification(markers.name, template, SYNTHETIC, tuple(compare_with_toy_tokenizer(markers, truths)))

@@ -106,14 +106,19 @@ def write_proofs(path: Path, proofs: Sequence[Proof]) -> None:
         raise FileReadError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
-def stale_proofs(markers: MarkerSet) -> list[Problem]:
-    """Return a problem at the first stale proof of a set that was loaded from a file.
+def proof_problems(markers: MarkerSet) -> list[Problem]:
+    """Return a problem if a set that was loaded from a file has stale proofs, or none in a folder where sets have proofs.
+
+    A proofs file without any proof says that none could be made.
 
     Raises:
         MarkerSetError: The proofs file is malformed.
         FileReadError: The proofs file cannot be read.
     """
     path = Path(markers.origin)
+    if proofs_path(path).parent.is_dir() and not proofs_path(path).is_file():
+        hint = f"run rolemask verify {markers.name} with --tokenizer or --template, and --write"
+        return [Problem(Place(str(path), 1, 1), "has no proofs, unlike the other sets of this folder", hint)]
     proofs = read_proofs(path)
     stale = [index for index, proof in enumerate(proofs) if proof.is_stale(markers)]
     if not stale:

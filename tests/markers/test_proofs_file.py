@@ -88,6 +88,15 @@ def test_stale_proofs_are_one_problem_at_the_first_of_them(toy: Path) -> None:
     assert "1 of 1 proofs is stale" in problems_of(toy)[0]
 
 
+def test_a_set_without_proofs_is_a_problem_where_other_sets_have_them(toy: Path) -> None:
+    assert problems_of(toy) == []
+    proofs_path(toy).parent.mkdir()
+    (problem,) = problems_of(toy)
+    assert problem.startswith("toy.yaml:1:1: has no proofs, unlike the other sets of this folder (run rolemask verify toy")
+    proofs_path(toy).write_text('{"proofs": []}')  # none could be made
+    assert problems_of(toy) == []
+
+
 def test_proofs_without_a_set_are_a_problem(toy: Path) -> None:
     write_proofs(toy, [proof(toy)])
     toy.rename(toy.with_name("other.yaml"))
