@@ -5,10 +5,11 @@
 <MarkerSet 'chatml': roles system, user, assistant, tool, other; 5 markers, 0 media tokens>
 """
 
-from rolemask.chat_templates.compare import ScenarioResult
+from rolemask.chat_templates.compare import Difference, ScenarioResult, Status
 from rolemask.chat_templates.derive import DerivedMarkerSet, derive
 from rolemask.chat_templates.detect import detect
-from rolemask.chat_templates.template import ChatTemplate, Rendering
+from rolemask.chat_templates.reading import Unsettled
+from rolemask.chat_templates.template import ChatTemplate, RenderError, Rendering
 from rolemask.chat_templates.verify import Verification, verify
 from rolemask.check import check_files
 from rolemask.collator import RoleMaskCollator
@@ -48,6 +49,7 @@ __all__ = [
     "ChatError",
     "ChatTemplate",
     "DerivedMarkerSet",
+    "Difference",
     "EmptyRowError",
     "EndWord",
     "Example",
@@ -66,6 +68,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Problem",
+    "RenderError",
     "Rendering",
     "RoleMaskCollator",
     "RoleMaskError",
@@ -73,6 +76,7 @@ __all__ = [
     "ScenarioResult",
     "Segment",
     "SelfCheck",
+    "Status",
     "TemplateMismatchError",
     "TokenIds",
     "TokenizerMismatchError",
@@ -80,6 +84,7 @@ __all__ = [
     "Turns",
     "UndetectedError",
     "UnknownMarkerSetError",
+    "Unsettled",
     "UnsupportedTokenizerError",
     "Verification",
     "available",

@@ -21,6 +21,9 @@ class Part(str, Enum):
     SPAN = "span"
     END = "end marker"
 
+    def __str__(self) -> str:
+        return self.value
+
 
 @dataclass
 class Span:

@@ -70,7 +70,7 @@ def test_a_malformed_file_is_a_problem_with_its_place(toy: Path, old: str, new: 
     assert any(expected in problem for problem in found), found
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, '{"proofs": 1}', '{"proofs": []}'])
+@pytest.mark.parametrize("text", ["", "[]", "null", "[" * 100_000, '{"proofs": 1}'])
 def test_what_is_no_proofs_file_is_a_problem_and_no_traceback(toy: Path, text: str) -> None:
     proofs_path(toy).parent.mkdir()
     proofs_path(toy).write_text(text)
@@ -103,7 +103,7 @@ def test_proofs_without_a_set_are_a_problem(toy: Path) -> None:
     toy.with_name("other.yaml").write_text(GOOD.replace("name: toy", "name: other"))
     expected = f"{proofs_path(toy)}:1:1: found proofs of 'toy', which is no marker set here (delete the file, or rename it like the set)"
     for given in (toy.with_name("other.yaml"), proofs_path(toy)):
-        assert [str(problem) for problem in check_files([given])][:1] == [expected]
+        assert [str(problem) for problem in check_files([given])].count(expected) == 1
 
 
 def test_a_proofs_file_may_be_checked_by_its_own_path(toy: Path) -> None:
