@@ -159,7 +159,7 @@ def first_calls(tokenizers: dict[str, Any]) -> None:
 
 
 def beside_tokenizing(tokenizer: Any) -> None:
-    """Time masking beside what TRL does: tokenizing with a template that tells the assistant's tokens."""
+    """Time masking beside what TRL does: tokenizing with a template that marks the assistant's tokens."""
     chat = [
         {"role": role, "content": "The quick brown fox jumps over the lazy dog. " * 15} for _ in range(10) for role in ("user", "assistant")
     ]

@@ -216,7 +216,7 @@ def test_the_tokenizers_own_template_is_taken(toy: Path, small_tokenizer_folder:
     result = run("verify", str(toy), "--tokenizer", str(small_tokenizer_folder), "--write")
     assert result.exit_code == 0, result.output
     entry = read_proofs(toy)[0]
-    assert entry.tokenizer == small_tokenizer_folder.name  # and not where it lay
+    assert entry.tokenizer == small_tokenizer_folder.name  # not the path of its folder
     assert str(small_tokenizer_folder.parent) not in proofs_path(toy).read_text()
 
 

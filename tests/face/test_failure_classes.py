@@ -8,7 +8,7 @@ Without a test, or with a test of a part, since token ids alone do not tell:
 - 5, literal markers in contents: their ids are those of real ones. Tested is that the counts give it away, and the way out.
 - 13, 27, 28: whether a row's stop tokens, prefills and reasoning are those that the model meets at inference is the template's affair; no
   warning about unbalanced reasoning is made. Tested is what is trained of each, and the counts that show it.
-- 15, an EOS that was put behind a cut answer before masking: if it is the end marker, it looks like a real end. Tested is the cut.
+- 15, an EOS that was put after a cut answer before masking: if it is the end marker, it looks like a real end. Tested is the cut.
 - 24, 26, text that was tokenized in parts: the labels are those of the ids that came. Tested is the token at the seam.
 - 30, a warning about two BOS tokens: none is made. Tested is that neither is trained.
 - 31, 33, "the last n" and "the last round": not offered by name. Tested are `turns` and `train_turns`, which can say both.
@@ -111,7 +111,7 @@ def test_02_leading_newline_merges_with_the_header(newlines: str) -> None:
 
 
 def test_03_marker_with_a_space_that_the_next_token_takes() -> None:
-    """A marker written with a blank behind it never matches, since the blank is the next token's, and all is masked (unsloth#1262)."""
+    """A marker written with a blank after it never matches, since the blank is the next token's, and all is masked (unsloth#1262)."""
     markers = MarkerSet.from_role_boundaries(
         [
             {"role": "user", "start": "USER: ", "end": "ASSISTANT: ", "include_end": False},
@@ -124,7 +124,7 @@ def test_03_marker_with_a_space_that_the_next_token_takes() -> None:
 
 
 def test_03_dummy_space_of_sentencepiece() -> None:
-    """SentencePiece writes a space behind a special token, which markers spelled without it miss (unsloth PR#7062)."""
+    """SentencePiece writes a space after a special token, which markers spelled without it miss (unsloth PR#7062)."""
     tokenizer = packaged("mistral_instruct_tokenizer_241114.model.v7")
     chat = Scenario("two turns", (user("Hi"), assistant("Yes."), user("Bye"), assistant("Ciao!")))
     ids = encode_mistral(tokenizer, chat)
@@ -215,7 +215,7 @@ def test_07_tool_results_in_a_user_turn() -> None:
 
 
 def test_08_missing_end_marker_does_not_run_on() -> None:
-    """An assistant turn without its end marker takes in the user turn behind it, whose own end marker ends both (axolotl PR#3625)."""
+    """An assistant turn without its end marker takes in the user turn after it, whose own end marker ends both (axolotl PR#3625)."""
     marked = f"{HI}<|im_start|>assistant\n[[Yes.\n]]{HI}{YES}"
     assert_trains(qwen_masker(), qwen(), marked)
     assert qwen_masker().report(ids_of(qwen(), marked)).unterminated == 1
@@ -256,7 +256,7 @@ def test_11_pad_is_eos() -> None:
     assert masker([*pads, *ids], [*zeros, *ones]) == [*masked, *alone]
     assert masker([*ids, *pads]) == [*alone, *masked]  # without an attention mask
     assert masker([*pads, *ids]) == [*masked, *alone]
-    # Padding behind an answer that was cut off is no stop token.
+    # Padding after an answer that was cut off is no stop token.
     cut = ids[:-2]
     assert masker([*cut, *pads], [*ones[:-2], *zeros]) == [*alone[:-2], *masked]
 
@@ -331,7 +331,7 @@ def test_15_truncation_slices_the_labels() -> None:
 
 
 def test_16_what_follows_the_stop_token_is_not_trained() -> None:
-    """The newline behind the end marker, or a second EOS, is trained too (unsloth#1467, axolotl#1921)."""
+    """The newline after the end marker, or a second EOS, is trained too (unsloth#1467, axolotl#1921)."""
     assert_trains(qwen_masker(), qwen(), f"{HI}{YES}{HI}{YES}")
     assert_trains(qwen_masker(), qwen(), f"{HI}<|im_start|>assistant\n[[Yes.<|im_end|>]]<|im_end|>\n<|endoftext|>\n")
 
@@ -423,7 +423,7 @@ def test_23_left_padding_does_not_shift_the_mask() -> None:
         left_mask, right_mask = ((left != pad).long(), (right != pad).long()) if attended else (None, None)
         assert qwen_masker()(left, left_mask).tolist() == [masked + alone, qwen_masker()(long)]
         assert qwen_masker()(right, right_mask).tolist() == [alone + masked, qwen_masker()(long)]
-    # Padding behind an answer that was cut off is not the answer's, even where no attention mask says so.
+    # Padding after an answer that was cut off is not the answer's, even where no attention mask says so.
     assert qwen_masker()(short[:-2] + [pad] * count) == alone[:-2] + masked
 
 
@@ -474,7 +474,7 @@ def test_27_what_the_generation_prompt_supplies_is_not_trained() -> None:
     empty = "<think>\n\n</think>\n\n"
     assert_trains(qwen_masker(), qwen(), f"{HI}<|im_start|>assistant\n{empty}[[Yes.<|im_end|>]]\n")
     assert_trains(qwen_masker(), qwen(), f"{HI}<|im_start|>assistant\n[[<think>\nHm.\n</think>\n\nYes.<|im_end|>]]\n")
-    # Where the prompt opens the reasoning, the model begins behind that.
+    # Where the prompt opens the reasoning, the model begins after that.
     newer = qwen_masker("qwen3_5")
     assert_trains(newer, qwen(), f"{HI}<|im_start|>assistant\n{empty}[[Yes.<|im_end|>]]\n")
     assert_trains(newer, qwen(), f"{HI}<|im_start|>assistant\n<think>\n[[Hm.\n</think>\n\nYes.<|im_end|>]]\n")

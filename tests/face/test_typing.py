@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed import make_environment, run
+from installed import ROOT, make_environment, run
 
 import rolemask
 
@@ -34,6 +34,16 @@ def test_mypy_sees_real_types(python: Path, pytestconfig: pytest.Config, tmp_pat
     cache = pytestconfig.cache.mkdir("mypy") if pytestconfig.cache is not None else tmp_path
     options = ("--strict", "--config-file", "", "--cache-dir", cache, "--python-executable", python)
     assert "Success" in run(sys.executable, "-m", "mypy", *options, USER, cwd=tmp_path, sees_checkout=False).stdout
+
+
+def test_the_library_is_typed_without_numba_too(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """`.ci/run` checks it with numba; skipping the import has the effect of a missing package."""
+    config = tmp_path / "mypy.ini"
+    skipped = "ignore_missing_imports = True\nfollow_imports = skip\n"
+    config.write_text(f"[mypy]\nstrict = True\n[mypy-numba.*]\n{skipped}[mypy-torch.*]\nignore_missing_imports = True\n")
+    cache = pytestconfig.cache.mkdir("mypy-without-numba") if pytestconfig.cache is not None else tmp_path
+    options = ("--config-file", config, "--cache-dir", cache)
+    assert "Success" in run(sys.executable, "-m", "mypy", *options, ROOT / "rolemask", cwd=ROOT).stdout
 
 
 def test_pyright_sees_real_types(python: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _bpe(vocabulary: str, specials: tuple[str, ...], pattern: str | None) -> Any
 
 @cache
 def byte_level(base: str, specials: tuple[str, ...] = (), **options: str) -> Any:
-    """A Transformers tokenizer with the real vocabulary of Qwen 2/3, Qwen 3.6, Llama 3 or Llama 4, and further special tokens behind it."""
+    """A Transformers tokenizer with the real vocabulary of Qwen 2/3, Qwen 3.6, Llama 3 or Llama 4, with more special tokens after it."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 

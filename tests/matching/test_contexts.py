@@ -40,7 +40,7 @@ LLAMA_2 = MarkerSet(
         Marker("assistant", ("[/INST]",), (EndWord.EOS_TOKEN,)),
     ),
 )
-# Set, what stands before the user's words, before the assistant's, behind the assistant's (EOS stands for the tokenizer's).
+# Set, what stands before the user's words, before the assistant's, after the assistant's (EOS stands for the tokenizer's).
 FORMS: dict[str, tuple[MarkerSet, str, str, str]] = {
     "chatml": (rolemask.load("chatml"), "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
     "llama3": (
@@ -86,7 +86,7 @@ def prepared(form: str, name: str) -> tuple[Vocabulary, rolemask.Masker]:
 def labels_by_offsets(vocabulary: Vocabulary, ids: list[int], parts: list[tuple[str, bool]], *, dummy_prefix: bool) -> list[int]:
     """Label the tokens that lie, with all their bytes, in the trained parts of the text.
 
-    `dummy_prefix`: the tokenizer puts a space before a text, at the start and behind a special token.
+    `dummy_prefix`: the tokenizer puts a space before a text, at the start and after a special token.
     """
     text = "".join(part for part, _ in parts).encode()
     stops = list(accumulate(len(part.encode()) for part, _ in parts))

@@ -48,7 +48,7 @@ class Family:
     template: str
     stops: tuple[str, ...]
     takes: frozenset[str] = frozenset()
-    variables: dict[str, str] = field(default_factory=dict)  # what the template is told, in place of the tokenizer's own
+    variables: dict[str, str] = field(default_factory=dict)  # what the template is given, in place of the tokenizer's own
 
     @property
     def id(self) -> str:
@@ -187,16 +187,16 @@ def today(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
 def test_generation_stops_where_the_family_stops(family: Family, today: None) -> None:
-    """The truth finds stop tokens by itself; here they are known. And what it compares is what Transformers writes."""
+    """The ground truth finds stop tokens by itself; here they are known. And what it compares is what Transformers writes."""
     tokenizer = family.tokenizer()
     finder = GroundTruthFinder(family.chat_template, read_vocabulary(tokenizer).special_tokens)
-    told = 0
+    found = 0
     for scenario in SCENARIOS:
         try:
             truth, (accepted, _) = finder.find(scenario), finder.renderer.render_in_accepted_form(scenario)
         except UnsupportedScenarioError:
             continue
-        told += 1
+        found += 1
         assert truth.regions
         followers = [after["role"] for before, after in pairwise((*accepted.messages, {"role": ""})) if before["role"] == "assistant"]
         for follower, region in zip(followers, truth.region_texts, strict=True):
@@ -211,7 +211,7 @@ def test_generation_stops_where_the_family_stops(family: Family, today: None) ->
             **(accepted.options | family.variables),
         )
         assert written == truth.text
-    assert told >= 9
+    assert found >= 9
 
 
 # By hand: what the model writes is in brackets, from the user's first words on.
@@ -381,7 +381,7 @@ def test_labels_by_hand_where_the_truth_is_silent(family: str, scenario: Scenari
 @pytest.mark.parametrize("scenario", [WHITE_SPACE, EMOJI], ids=lambda scenario: scenario.name)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.id)
 def test_contents_without_a_word(family: Family, scenario: Scenario) -> None:
-    """The truth finds contents by their words. Without any: the two answers are trained, the stop behind them, and nothing else."""
+    """The ground truth finds contents by their words. Without any: the two answers are trained, the stop tokens after them, and nothing else."""
     answers = [message["content"].strip() for message in scenario.messages if message["role"] == "assistant"]
     texts = (rendered_or_none(family.chat_template, put) for ways in forms_of(scenario) for put in ways)
     text = next(text for text in texts if text is not None and all(answer in text for answer in answers))
