@@ -25,7 +25,7 @@ from rolemask.masking.dispatch import Dispatcher
 from rolemask.masking.explain import Explanation, explain_row
 from rolemask.masking.policy import choice, make_policy
 from rolemask.masking.report import RowReport, report_row
-from rolemask.matching.compiler import Rules, rules_for
+from rolemask.matching.compiler import OUTSIDE, Rules, rules_for
 from rolemask.matching.vocabulary import read_vocabulary
 from rolemask.types import ArrayOrTensorT, Backend, IdsT, ListsOrTensorT, OnEmpty, SelfCheck, TrainOnEos, Turns
 
@@ -101,6 +101,7 @@ on_empty=warn; roles user, assistant>
         )
         self.on_empty = on_empty
         self.rules = _compile(markers, tokenizer)
+        _warn_of_endless_turns(self.rules)
         check_against_template(markers, self.rules, tokenizer, self_check)
         self._paths = Dispatcher(self.rules, self.policy, backend)
         self._weighted: Dispatcher | None = None
@@ -607,6 +608,20 @@ def _compile(markers: MarkerSet, tokenizer: object) -> Rules:
         if nearest in (None, markers.name):
             raise
         raise TokenizerMismatchError(f"{error} The set nearest to this tokenizer is {nearest!r}.", missing=error.missing) from None
+
+
+def _warn_of_endless_turns(rules: Rules) -> None:
+    """Warn if a turn without an end marker would take in the next turn: a start of text doesn't close it."""
+    endless = {rules.roles[rule.role] for rule in rules.rules if not rule.has_end and rule.within == OUTSIDE}
+    openings = [rules.openings[value] for value in sorted(rules.starts.values - rules.special_starts.values)]
+    text_roles = dict.fromkeys(rules.roles[rules.rules[rule].role] for rule, _ in openings)
+    if endless and text_roles:
+        logger.warning(
+            "%r: turns of %s have no end marker and run on through those of %s, whose starts are text. Declare `end: next_start`",
+            rules.name,
+            ", ".join(sorted(endless)),
+            ", ".join(text_roles),
+        )
 
 
 def _nearest(tokenizer: object) -> str | None:

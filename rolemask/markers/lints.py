@@ -88,7 +88,8 @@ def span_key_on_a_turn(source: Source, markers: PlacedMarkers) -> Iterator[Probl
 def turn_key_on_a_span(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
     """Find a span with a key that only turns have."""
     for at, marker in _spans(markers):
-        for key, used in (("header_end", bool(marker.header_end)), ("include_start", marker.include_start)):
+        turn_keys = {"header_end": bool(marker.header_end), "include_start": marker.include_start, "include_end": not marker.include_end}
+        for key, used in turn_keys.items():
             if used:
                 yield source.problem((*at, key), f"{key!r} is for turns, and this is a span", "remove it")
 
@@ -117,6 +118,15 @@ def span_starts_like_a_turn(source: Source, markers: PlacedMarkers) -> Iterator[
             if start in turn_starts:
                 message = f"the span's start {_quoted(start)} starts a turn too, and a turn's start wins inside a turn"
                 yield source.problem((*at, "start"), message)
+
+
+def misspelt_end_word(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find an end such as ``eos``, which would match as text where a word was meant."""
+    for at, marker in markers:
+        for end in marker.end:
+            if isinstance(end, str) and (meant := EndWord.meant_by(end)):
+                hint = f"did you mean `{meant}`? If not, give it as {{ids: [...]}}"
+                yield source.problem((*at, "end"), f"the end {end!r} would match as text", hint)
 
 
 def rewind_without_an_end(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
@@ -176,6 +186,7 @@ LINTS: tuple[Lint, ...] = (
     span_ends_at_next_start,
     span_in_an_unknown_turn,
     span_starts_like_a_turn,
+    misspelt_end_word,
     rewind_without_an_end,
     next_start_without_rewind,
     rewind_to_no_turn,

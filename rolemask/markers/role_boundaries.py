@@ -1,7 +1,8 @@
 """Axolotl's `role_boundaries` -> MarkerSet.
 
 The form is that of axolotl-ai-cloud/axolotl (docs/multimodal.qmd and the config schema at 067b021c): a list of {role, start, end,
-include_start, include_end}, where `end` is text, the word eos_token, or null for the end of the sequence.
+include_start, include_end}, where `end` is text, the word eos_token, or null for the end of the sequence. rolemask also takes token ids
+({ids: [...]}) and the end next_start.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
 _KEYS = ("role", "start", "end", "include_start", "include_end")
 
 
-def read_role_boundaries(boundaries: Sequence[Mapping[str, Any]] | None, base: MarkerSet | None, *, name: str) -> MarkerSet:
+def read_role_boundaries(boundaries: Sequence[object] | None, base: MarkerSet | None, *, name: str) -> MarkerSet:
     """See `MarkerSet.from_role_boundaries`."""
     if boundaries is not None and (isinstance(boundaries, str | Mapping) or not isinstance(boundaries, Sequence)):
         raise MarkerSetError([Problem(Place(name), f"found a {type(boundaries).__name__}, expected a list of {{role, start, end}}")])
@@ -22,7 +23,7 @@ def read_role_boundaries(boundaries: Sequence[Mapping[str, Any]] | None, base: M
         if base is None:
             raise MarkerSetError([Problem(Place(name), "the list is empty, and there is no marker set to fall back to", "pass base=")])
         return base
-    entries = [(Place(f"{name}[{index}]"), entry) for index, entry in enumerate(boundaries)]
+    entries = [(Place(f"{name}[{index}]"), _plain(entry)) for index, entry in enumerate(boundaries)]
     if problems := [problem for place, entry in entries for problem in _entry_problems(place, entry)]:
         raise MarkerSetError(problems)
     markers = tuple(_read_entry(place, entry) for place, entry in entries)
@@ -30,6 +31,14 @@ def read_role_boundaries(boundaries: Sequence[Mapping[str, Any]] | None, base: M
         return MarkerSet(name=name, title=name, markers=markers, origin=name)
     # The special tokens and examples of `base` belong to the markers that are replaced.
     return replace(base, markers=markers, special_tokens=(), examples=(), origin=f"{name} over {base.origin}")
+
+
+def _plain(entry: Any) -> Any:
+    """Return a pydantic model (Axolotl's configuration has these) as a mapping, without the flags that it leaves unset."""
+    if not hasattr(entry, "model_dump"):
+        return entry
+    flags = ("include_start", "include_end")
+    return {key: value for key, value in entry.model_dump().items() if not (key in flags and value is None)}
 
 
 def _entry_problems(place: Place, entry: Any) -> Iterator[Problem]:
@@ -51,20 +60,27 @@ def _entry_problems(place: Place, entry: Any) -> Iterator[Problem]:
     for key, given, value in (("start", bool(start), start), ("end", end is not None, end)):
         if given and not _is_pattern(value):
             yield Problem(place, f"{key!r} is {value!r}, expected text or {{ids: [...]}} with ids of 0 or more")
+    if isinstance(end, str) and (meant := EndWord.meant_by(end)):
+        yield Problem(place, f"the end {end!r} would match as text", f"did you mean '{meant}'? If not, pass it as {{ids: [...]}}")
 
 
 def _read_entry(place: Place, entry: Mapping[str, Any]) -> Marker:
-    end = entry.get("end")
+    end = _end(entry.get("end"))
     include_end = entry.get("include_end", True)
     return Marker(
         role=entry["role"],
         start=(_pattern(entry["start"]),),
-        end=() if end is None else (EndWord.EOS_TOKEN if end == EndWord.EOS_TOKEN.value else _pattern(end),),
+        end=() if end is None else (end,),
         include_start=entry.get("include_start", False),
         include_end=include_end,
-        rewind=end is not None and not include_end,
+        rewind=end is EndWord.NEXT_START or (end is not None and not include_end),
         where=place,
     )
+
+
+def _end(value: Any) -> Pattern | EndWord | None:
+    words = {word.value: word for word in EndWord}
+    return None if value is None else words[value] if isinstance(value, str) and value in words else _pattern(value)
 
 
 def _is_pattern(value: Any) -> bool:

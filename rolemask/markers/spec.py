@@ -1,10 +1,12 @@
 """`MarkerSet` and `Marker`: plain frozen data, without files or tokenizers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from enum import Enum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rolemask.errors import Place, checks_keywords
 from rolemask.types import Backend, OnEmpty, SelfCheck, TrainOnEos, Turns
@@ -39,6 +41,17 @@ class EndWord(Enum):
 
     def __str__(self) -> str:
         return self.value
+
+    @classmethod
+    def meant_by(cls, text: str) -> "EndWord | None":
+        """Return the word that `text` seems to mean and isn't, or None: the end ``eos`` would match these three letters."""
+        words = {entry.value: entry for entry in cls}
+        if text in words or not re.fullmatch(r"[A-Za-z]+(?:[ _-][A-Za-z]+)?", text):
+            return None
+        also = {"eos": cls.EOS_TOKEN, "eos_id": cls.EOS_TOKEN, "next": cls.NEXT_START, "next_turn": cls.NEXT_START}
+        known = words | also
+        close = get_close_matches(re.sub("[ -]", "_", text.lower()), known, n=1, cutoff=0.8)
+        return known[close[0]] if close else None
 
 
 @dataclass(frozen=True)
@@ -176,7 +189,7 @@ class MarkerSet:
 
     @staticmethod
     def from_role_boundaries(
-        boundaries: Sequence[Mapping[str, Any]] | None, base: "MarkerSet | None" = None, *, name: str = "role_boundaries"
+        boundaries: Sequence[object] | None, base: "MarkerSet | None" = None, *, name: str = "role_boundaries"
     ) -> "MarkerSet":
         """Make a marker set from Axolotl's `role_boundaries`.
 
@@ -189,7 +202,9 @@ class MarkerSet:
         <MarkerSet 'role_boundaries': roles user, assistant; 2 markers, 0 media tokens>
 
         Args:
-            boundaries: A non-empty list replaces all markers of `base` and keeps its media tokens; with None or ``[]`` you get `base`.
+            boundaries: Mappings or pydantic models with the keys `role`, `start`, `end`, `include_start` and `include_end`. `end` is text,
+                ``{"ids": [...]}``, ``"eos_token"``, ``"next_start"``, or None for the end of the sequence. A non-empty list replaces all
+                markers of `base` and keeps its media tokens; with None or ``[]`` you get `base`.
             base: The marker set to start from.
             name: The name of the new set.
 

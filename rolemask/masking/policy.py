@@ -47,6 +47,8 @@ def make_policy(
     known = list(roles)
     if isinstance(roles_to_train, str):
         raise PolicyError(f"roles_to_train is the text {roles_to_train!r}, expected a list: [{roles_to_train!r}]")
+    if roles_to_train is None and not set(DEFAULT_ROLES) <= set(known):
+        raise PolicyError(f"the markers declare no role 'assistant', only {', '.join(known)}: declare it, or pass roles_to_train=[...]")
     chosen = DEFAULT_ROLES if roles_to_train is None else tuple(roles_to_train)
     for role in chosen:
         if role not in known:

@@ -35,10 +35,69 @@ def test_unset_and_empty_fall_back_to_the_built_in_markers(unset: Any) -> None:
 
 
 def test_the_forms_of_an_end() -> None:
-    ends: list[Any] = ["</s>", "eos_token", None, {"ids": [1, 2]}]
+    ends: list[Any] = ["</s>", "eos_token", None, {"ids": [1, 2]}, "next_start"]
     markers = MarkerSet.from_role_boundaries([{"role": "assistant", "start": f"<{i}>", "end": end} for i, end in enumerate(ends)])
-    assert [marker.end for marker in markers.markers] == [("</s>",), (EndWord.EOS_TOKEN,), (), (TokenIds((1, 2)),)]
+    assert [marker.end for marker in markers.markers] == [("</s>",), (EndWord.EOS_TOKEN,), (), (TokenIds((1, 2)),), (EndWord.NEXT_START,)]
     assert MarkerSet.from_role_boundaries([{"role": "assistant", "start": "<a>"}]).markers[0].end == ()
+
+
+def trained(boundaries: list[Any], text: str, **policy: Any) -> str:
+    markers = MarkerSet.from_role_boundaries(boundaries)
+    tokenizer = ToyTokenizer(markers)
+    return bytes(label for label in markers.compile(tokenizer, **policy)(tokenizer.encode(text)) if 0 <= label < 256).decode()
+
+
+def test_an_answer_that_ends_at_the_next_start_takes_no_question_in() -> None:
+    boundaries = [{"role": "user", "start": "USER:", "end": None}, {"role": "assistant", "start": "ASSISTANT:", "end": "next_start"}]
+    text = "USER: q1 ASSISTANT: a1 USER: secret ASSISTANT: a2"
+    boundaries[0]["end"] = "next_start"
+    assert trained(boundaries, text) == " a1  a2"
+
+
+@pytest.mark.parametrize(
+    ("end", "meant"), [("eos", "eos_token"), ("EOS", "eos_token"), ("eos token", "eos_token"), ("next-start", "next_start")]
+)
+def test_a_word_that_is_nearly_an_end_is_refused_with_the_one_that_was_meant(end: str, meant: str) -> None:
+    with pytest.raises(MarkerSetError, match=rf"the end '{end}' would match as text \(did you mean '{meant}'\?"):
+        MarkerSet.from_role_boundaries([{"role": "assistant", "start": "A:", "end": end}])
+
+
+def test_words_that_mean_themselves_are_ends() -> None:
+    for end in ("User:", "END", "</s>", "###", "[/INST]", "eos_token", "Human"):
+        assert MarkerSet.from_role_boundaries([{"role": "assistant", "start": "A:", "end": end}]).markers[0].end
+
+
+class Model:
+    """What a pydantic model has, as far as it matters here."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def model_dump(self) -> dict[str, Any]:
+        return {"role": None, "start": None, "end": None, "include_start": None, "include_end": None} | self.values
+
+
+def test_entries_may_be_pydantic_models() -> None:
+    assert MarkerSet.from_role_boundaries([Model(**entry) for entry in CHATML]) == MarkerSet.from_role_boundaries(CHATML)
+    with pytest.raises(MarkerSetError, match="the key 'role' is missing or empty"):
+        MarkerSet.from_role_boundaries([Model(start="x")])
+
+
+def test_a_turn_without_an_end_runs_on_through_turns_of_text_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    boundaries = [{"role": "user", "start": "USER:", "end": "\n"}, {"role": "assistant", "start": "ASSISTANT:", "end": None}]
+    assert trained(boundaries, "USER: q\nASSISTANT: a USER: b") == " a USER: b"  # as Axolotl documents it
+    assert "turns of assistant have no end marker and run on through those of user, assistant" in caplog.text
+    caplog.clear()
+    MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [1]}, "end": None}]).compile()
+    assert caplog.text == ""
+
+
+def test_markers_without_an_assistant_are_refused_by_that_name() -> None:
+    with pytest.raises(
+        rolemask.PolicyError, match="the markers declare no role 'assistant', only user: declare it, or pass roles_to_train"
+    ):
+        trained(CHATML[:1], "")
+    assert trained(CHATML[:1], "<|im_start|>user\nHi", roles_to_train=["user"]) == "Hi"
 
 
 def test_an_excluded_end_rewinds_so_that_it_can_start_the_next_turn() -> None:
