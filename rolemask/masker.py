@@ -5,6 +5,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
+from weakref import ReferenceType, ref
 
 from rolemask.chat_templates.detect import detect, nearest_set
 from rolemask.chat_templates.self_check import self_check as check_against_template
@@ -106,10 +107,12 @@ on_empty=warn; roles user, assistant>
         self._paths = Dispatcher(self.rules, self.policy, backend)
         self._weighted: Dispatcher | None = None
         self._has_warned = False
+        self._tokenizer = _weak_reference(getattr(tokenizer, "tokenizer", tokenizer))
         logger.info("%r on %s: %s; %s", markers.name, self.rules.vocabulary.name, self.policy, self._summary())
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_has_warned": False}  # whoever gets the copy may not see the log of this process
+        # Whoever gets the copy may not see the log of this process. The tokenizer stays here.
+        return self.__dict__ | {"_has_warned": False, "_tokenizer": None}
 
     def __repr__(self) -> str:
         roles = ", ".join(self.role_names) or "none"
@@ -159,7 +162,8 @@ on_empty=warn; roles user, assistant>
             Labels of the type, shape, dtype and device of `input_ids`.
 
         Raises:
-            InputError: A wrong type, shape or dtype; or not one flag per trainable turn.
+            InputError: A wrong type, shape or dtype; not one flag per trainable turn; or, without an attention mask, a pad token that the
+                tokenizer got after `compile`.
             EmptyRowError: Nothing is trained in a row, and `on_empty="error"`.
         """
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
@@ -168,6 +172,8 @@ on_empty=warn; roles user, assistant>
             if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
                 self._check_empty(read_batch(input_ids, attention_mask, **rows), to_array(labels))
             return cast("IdsT", tensors.restore(labels))
+        if attention_mask is None:
+            self._check_pad_token()
         batch = read_batch(input_ids, attention_mask, **rows)
         labels, _ = self._paths.mask(batch, with_roles=False)
         self._check_empty(batch, labels)
@@ -203,10 +209,12 @@ on_empty=warn; roles user, assistant>
             train_turns: See `__call__`.
 
         Raises:
-            InputError: `labels` is neither a tensor nor an array, or has another shape.
+            InputError: `labels` is neither a tensor nor an array, has another shape, or a dtype that cannot hold -100.
         """
         if not (is_tensor(labels) or is_array(labels)):
             raise InputError(f"labels is a {type(labels).__name__}; only a tensor or an array can be masked in place")
+        if "uint" in str(labels.dtype) or "bool" in str(labels.dtype):
+            raise InputError(f"labels has the dtype {labels.dtype}, which cannot hold {IGNORE_INDEX}; expected int32 or int64")
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         masked: Any = self(cast("TokenIdsLike", input_ids), attention_mask, **rows)
         masked = masked if is_tensor(masked) else to_array(masked)
@@ -575,6 +583,16 @@ on_empty=warn; roles user, assistant>
         masked = self._paths.define(row, index)
         return report_row(masked.labels, masked.roles, masked.turns, row.attention, self.rules, self.policy)
 
+    def _check_pad_token(self) -> None:
+        """Raise InputError if the tokenizer got another pad token after `compile`: that one would be trained."""
+        tokenizer = None if self._tokenizer is None else self._tokenizer()
+        pad_id = getattr(tokenizer, "pad_token_id", self.rules.pad_id)
+        if pad_id != self.rules.pad_id:
+            raise InputError(
+                f"the pad token of {self.rules.vocabulary.name} is id {pad_id} now, and was {self.rules.pad_id} when {self.markers.name!r} "
+                "was compiled: compile again, or pass attention_mask"
+            )
+
     def _check_empty(self, batch: ListBatch | ArrayBatch, labels: Any) -> None:  # noqa: ANN401 - lists or an array, like the batch
         # With no trained roles, empty rows are expected.
         if self.on_empty == "ignore" or not (self.policy.roles_to_train or self.policy.train_on_inputs):
@@ -592,6 +610,14 @@ on_empty=warn; roles user, assistant>
             logger.warning("%s. This masker does not warn again; see Masker.report", message)
             self._has_warned = True
             return
+
+
+def _weak_reference(value: object) -> ReferenceType[object] | None:
+    """Return a reference that does not keep the value alive, None where its type has none."""
+    try:
+        return ref(value)
+    except TypeError:
+        return None
 
 
 def _given(**rows: object) -> dict[str, Any]:

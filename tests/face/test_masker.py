@@ -4,6 +4,7 @@ import inspect
 import logging
 import pickle
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -375,3 +376,27 @@ def test_cuda_tensors_come_back_on_their_device(masker: rolemask.Masker) -> None
     ids = torch.tensor([ROW], device="cuda")
     assert masker(ids).device == ids.device
     assert masker(ids).tolist() == [LABELS]
+
+
+def test_a_pad_token_that_was_set_after_compile_is_an_error(small_tokenizer_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer_folder)
+    masker = rolemask.load("chatml").compile(tokenizer)
+    ids = tokenizer.encode("<|im_start|>assistant\nHello<|im_end|>")
+    labels = masker(ids)
+    tokenizer.pad_token = "<|im_start|>"
+    with pytest.raises(InputError, match=r"the pad token of .* is id \d+ now, and was \d+ when 'chatml' was compiled: compile again"):
+        masker(ids)
+    assert masker(ids, [1] * len(ids)) == labels  # an attention mask says what is padding
+    assert pickle.loads(pickle.dumps(masker))(ids) == labels
+    assert rolemask.load("chatml").compile(tokenizer, self_check="off")(ids) == labels
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.bool_])
+def test_labels_that_cannot_hold_the_ignored_label_are_refused(dtype: Any) -> None:
+    masker = MarkerSet.from_role_boundaries([{"role": "assistant", "start": {"ids": [2]}}]).compile()
+    with pytest.raises(InputError, match=r"labels has the dtype .*, which cannot hold -100"):
+        masker.mask_(np.array([1, 2, 3], dtype=dtype), np.array([1, 2, 3]))
+    with pytest.raises(InputError, match=r"labels has the dtype torch\.uint8, which cannot hold -100"):
+        masker.mask_(torch.tensor([1, 2, 3], dtype=torch.uint8), torch.tensor([1, 2, 3]))
