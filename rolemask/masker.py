@@ -68,6 +68,7 @@ on_empty=warn; roles user, assistant>
             of it (pickled, or in a worker process) warns once more. On a device only ``"error"`` looks, and it synchronises.
         self_check: What to do if the tokenizer's chat template does not follow the marker set: ``"error"``, ``"warn"``, or don't check:
             ``"off"``. The check renders a few short chats (some tens of milliseconds, once per set, template and tokenizer).
+        chat_template_kwargs: Variables that the chat template needs besides the messages. Only the self-check uses them.
         backend: Where tensors are masked: ``"auto"`` (on their device, unless that is the CPU), on the ``"host"``, or with the
             ``"device"`` operations wherever they are. Batches with `train_turns` are always masked on the host.
 
@@ -89,6 +90,7 @@ on_empty=warn; roles user, assistant>
         turns: Turns = "all",
         on_empty: OnEmpty = "warn",
         self_check: SelfCheck = "error",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         backend: Backend = "auto",
     ) -> None:
         choice("on_empty", on_empty, get_args(OnEmpty))
@@ -103,7 +105,7 @@ on_empty=warn; roles user, assistant>
         self.on_empty = on_empty
         self.rules = _compile(markers, tokenizer)
         _warn_of_endless_turns(self.rules)
-        check_against_template(markers, self.rules, tokenizer, self_check)
+        check_against_template(markers, self.rules, tokenizer, self_check, chat_template_kwargs or {})
         self._paths = Dispatcher(self.rules, self.policy, backend)
         self._weighted: Dispatcher | None = None
         self._has_warned = False

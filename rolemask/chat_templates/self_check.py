@@ -1,7 +1,9 @@
 """The check in `compile`: does the tokenizer's own chat template agree with the marker set?"""
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels
@@ -23,20 +25,24 @@ _SCENARIOS = (THREE_TURNS, SYSTEM, TOOLS, REASONING)
 _results: WeakKeyDictionary[Vocabulary, dict[Hashable, ScenarioResult | None]] = WeakKeyDictionary()
 
 
-def first_difference(markers: MarkerSet, rules: Rules, template: ChatTemplate) -> ScenarioResult | None:
+def first_problem(markers: MarkerSet, rules: Rules, template: ChatTemplate) -> ScenarioResult | None:
     """Return the first of a few scenarios whose labels differ from the ground truth, or None.
+
+    If the template supports none of the scenarios, return the first: nothing was compared.
 
     The result is cached per marker set, template and tokenizer.
     """
     known = _results.setdefault(rules.vocabulary, {})
-    key = (markers.fingerprint, template.sha256)
+    key = (markers.fingerprint, template.sha256, repr(template.variables))
     if key not in known:
         truths = GroundTruthFinder(template, rules.vocabulary.special_tokens).find_all(_SCENARIOS)
-        known[key] = next((result for result in compare_labels(rules, truths) if result.status is Status.DIFFERS), None)
+        results = list(compare_labels(rules, truths))
+        unsupported = results[:1] if all(result.status is Status.NOT_SUPPORTED for result in results) else []
+        known[key] = next((result for result in results if result.status is Status.DIFFERS), next(iter(unsupported), None))
     return known[key]
 
 
-def self_check(markers: MarkerSet, rules: Rules, tokenizer: object, how: str) -> None:
+def self_check(markers: MarkerSet, rules: Rules, tokenizer: object, how: str, variables: Mapping[str, Any]) -> None:
     """Check a compiled set against the chat template of its tokenizer or processor, if there is one.
 
     Args:
@@ -44,15 +50,26 @@ def self_check(markers: MarkerSet, rules: Rules, tokenizer: object, how: str) ->
         rules: The same, compiled for the tokenizer.
         tokenizer: The tokenizer or processor.
         how: "error", "warn" or "off".
+        variables: What the template needs besides the messages.
 
     Raises:
         TemplateMismatchError: The template does not follow the set, and `how` is "error".
     """
     if how == "off" or rules.vocabulary.encode is None or not set(DEFAULT_ROLES) <= set(rules.roles):
         return
-    for template in templates_of(tokenizer)[:1]:
-        result = first_difference(markers, rules, template)
+    for found in templates_of(tokenizer)[:1]:
+        template = replace(found, variables={**found.variables, **variables})
+        result = first_problem(markers, rules, template)
         if result is None:
+            continue
+        if result.status is Status.NOT_SUPPORTED:
+            logger.warning(
+                "%r could not be checked against %s, which renders none of a few short chats: %s. If it needs variables, pass "
+                "chat_template_kwargs={...}; to skip the check, self_check='off'",
+                markers.name,
+                template.name,
+                result.reason,
+            )
             continue
         message = (
             f"{markers.name!r} does not fit {template.name}: {result.detail}\n"

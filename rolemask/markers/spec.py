@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from enum import Enum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rolemask.errors import Place, checks_keywords
 from rolemask.types import Backend, OnEmpty, SelfCheck, TrainOnEos, Turns
@@ -144,6 +144,7 @@ class MarkerSet:
         turns: Turns = "all",
         on_empty: OnEmpty = "warn",
         self_check: SelfCheck = "error",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         backend: Backend = "auto",
     ) -> "Masker":
         """Compile the markers against a tokenizer or processor, and return a masker; `rolemask.Masker` explains the options.
@@ -163,6 +164,7 @@ class MarkerSet:
             turns: See `rolemask.Masker`.
             on_empty: See `rolemask.Masker`.
             self_check: See `rolemask.Masker`.
+            chat_template_kwargs: See `rolemask.Masker`.
             backend: See `rolemask.Masker`.
 
         Raises:
@@ -184,6 +186,7 @@ class MarkerSet:
             turns=turns,
             on_empty=on_empty,
             self_check=self_check,
+            chat_template_kwargs=chat_template_kwargs,
             backend=backend,
         )
 

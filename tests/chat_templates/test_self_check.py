@@ -8,7 +8,7 @@ import pytest
 
 import rolemask
 from rolemask import TemplateMismatchError
-from rolemask.chat_templates.self_check import first_difference
+from rolemask.chat_templates.self_check import first_problem
 from rolemask.chat_templates.template import templates_of
 from rolemask.matching.compiler import rules_for
 
@@ -82,9 +82,33 @@ def test_the_result_is_cached(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -
     compared = []
     monkeypatch.setattr("rolemask.chat_templates.self_check.compare_labels", lambda *_: compared.append(1) or [])
     (template,) = templates_of(tokenizer)
-    assert first_difference(markers, rules_for(markers, tokenizer), template) is None
+    assert first_problem(markers, rules_for(markers, tokenizer), template) is None
     markers.compile(tokenizer, train_on_eos="all")
     assert compared == []
     tokenizer.chat_template += " "  # another template: checked again
     markers.compile(tokenizer)
     assert compared == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda source: "{% if policy.strict %}{% endif %}" + source, "UndefinedError: 'policy' is undefined"),
+        (lambda source: "{% if %}" + source, "TemplateSyntaxError: Expected an expression"),
+        (lambda source: "{{ raise_exception('no chats today') }}" + source, "TemplateError: no chats today"),
+    ],
+)
+def test_a_template_that_renders_no_chat_is_a_warning_with_the_reason(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture, change: Any, reason: str
+) -> None:
+    tokenizer.chat_template = change(tokenizer.chat_template)
+    rolemask.load("chatml").compile(tokenizer)
+    assert "'chatml' could not be checked against the chat template" in caplog.text
+    assert reason in caplog.text
+    assert "chat_template_kwargs={...}" in caplog.text
+
+
+def test_variables_that_the_template_needs_can_be_passed(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer.chat_template = "{% if policy.strict %}{% endif %}" + tokenizer.chat_template
+    rolemask.load("chatml").compile(tokenizer, chat_template_kwargs={"policy": {"strict": True}})
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
