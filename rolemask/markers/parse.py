@@ -28,6 +28,7 @@ def parse_marker_set(source: Source) -> MarkerSet:
     if problems:
         raise MarkerSetError(sorted(problems))
     markers = read_markers(source, problems)
+    document_start = _read_patterns(source, ("document_start",), source.data.get("document_start"), "", problems)
     problems += [problem for lint in LINTS for problem in lint(source, markers)]
     if problems:
         raise MarkerSetError(sorted(set(problems)))
@@ -39,6 +40,7 @@ def parse_marker_set(source: Source) -> MarkerSet:
         aliases=tuple(data.get("aliases", ())),
         special_tokens=tuple(data.get("special_tokens", ())),
         eos_token=data.get("eos_token"),
+        document_start=document_start,
         media={kind: tuple(tokens) for kind, tokens in data.get("media", {}).items()},
         match={kind: tuple(values) for kind, values in data.get("match", {}).items()},
         source=tuple(as_list(data.get("source", []))),

@@ -102,6 +102,7 @@ class MarkerSet:
     aliases: tuple[str, ...] = ()
     special_tokens: tuple[str, ...] = ()
     eos_token: str | None = None
+    document_start: tuple[Pattern, ...] = ()
     media: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     source: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
@@ -126,6 +127,7 @@ class MarkerSet:
             self.special_tokens,
             self.eos_token,
             sorted(self.media.items()),
+            *([self.document_start] if self.document_start else []),
         )
         return sha256(repr(decisive).encode()).hexdigest()[:16]
 

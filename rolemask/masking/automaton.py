@@ -26,12 +26,13 @@ class Matches(NamedTuple):
 
     starts: Match | None
     special_starts: Match | None
+    document_starts: Match | None
     ends: tuple[Match | None, ...]  # per rule
     header_ends: tuple[Match | None, ...]  # per rule
     spans: tuple[Match | None, ...]  # per role of a turn
 
     def longer_than_one(self) -> "Matches":
-        """Keep only the matches of two tokens and more."""
+        """Keep only the matches of two tokens and more: those that can begin in the last token of another marker."""
 
         def keep(match: Match | None) -> Match | None:
             return match if match is not None and match.length > 1 else None
@@ -39,6 +40,7 @@ class Matches(NamedTuple):
         return Matches(
             keep(self.starts),
             keep(self.special_starts),
+            None,  # a document does not start inside a marker
             tuple(map(keep, self.ends)),
             tuple(map(keep, self.header_ends)),
             tuple(map(keep, self.spans)),
@@ -129,7 +131,7 @@ def automaton_of(rules: Rules) -> Automaton:
 def build_matcher(rules: Rules) -> Matcher:
     """Combine the tries of `rules` into one matcher."""
     empty = TokenTrie()
-    tries = [rules.starts, rules.special_starts]
+    tries = [rules.starts, rules.special_starts, rules.document_starts]
     tries += [rule.ends for rule in rules.rules]
     tries += [rule.header_ends or empty for rule in rules.rules]
     tries += [rules.spans.get(role, empty) for role in range(len(rules.roles))]
@@ -137,7 +139,8 @@ def build_matcher(rules: Rules) -> Matcher:
 
     def matches_of(best: tuple[Match | None, ...]) -> Matches:
         count = len(rules.rules)
-        return Matches(best[0], best[1], best[2 : 2 + count], best[2 + count : 2 + 2 * count], best[2 + 2 * count :])
+        ends, header_ends, spans = best[3 : 3 + count], best[3 + count : 3 + 2 * count], best[3 + 2 * count :]
+        return Matches(best[0], best[1], best[2], ends, header_ends, spans)
 
     begin = _Path((0,) * len(tries), (None,) * len(tries), 0)
     numbers = {begin.key: 0}
@@ -244,6 +247,7 @@ def _step_in_turn(state: State, matches: Matches, rules: Rules) -> tuple[State, 
         turn_end=matches.ends[state.rule],
         turn_start=matches.starts,
         special_start=matches.special_starts,
+        document_start=matches.document_starts,
         span_end=None if span is None else matches.ends[state.span],
         span_start=matches.spans[rule.role],
     )

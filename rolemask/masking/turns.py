@@ -63,7 +63,7 @@ class Event(Enum):
 
     HEADER_ENDS = auto()
     TURN_ENDS = auto()
-    TURN_IS_CUT = auto()  # the next turn starts before the end marker
+    TURN_IS_CUT = auto()  # the next turn or document starts before the end marker
     SPAN_ENDS = auto()
     SPAN_STARTS = auto()
     NOTHING = auto()
@@ -76,6 +76,7 @@ class Here(NamedTuple):
     turn_end: Match | None
     turn_start: Match | None  # matters only to a turn that ends at the next start
     special_start: Match | None  # a turn start that begins with a special token
+    document_start: Match | None
     span_end: Match | None  # of the span that is open
     span_start: Match | None
 
@@ -92,7 +93,7 @@ def event_in_turn(here: Here, turn: Rule, span: Rule | None, *, in_header: bool)
     # gpt-oss ends its reasoning with a marker that begins like the end of a turn, and goes on: the longer marker wins.
     if end_length is not None and span_end_length <= end_length:
         return Event.TURN_ENDS, end_length
-    if here.special_start:
+    if here.special_start or here.document_start:
         return Event.TURN_IS_CUT, 0
     if here.span_end:
         return Event.SPAN_ENDS, here.span_end.length
@@ -201,6 +202,8 @@ class _TurnReader:
             turn_end=match(self.rule.ends),
             turn_start=match(self.rules.starts) if self.rule.ends_at_next_start else None,
             special_start=match(self.rules.special_starts),
+            # A marker that was found keeps its tokens: a document starts after it, not in its last token.
+            document_start=self.rules.document_starts.match(self.ids, self.at) if self.at >= self.taken else None,
             span_end=None if self.span is None else match(self.rules.rules[self.span.rule].ends),
             span_start=match(self.rules.spans.get(self.rule.role)),
         )

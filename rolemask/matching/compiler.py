@@ -1,7 +1,7 @@
 """Compiling a marker set against a tokenizer: the rules hold token ids, no text."""
 
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -46,6 +46,9 @@ class Rules:
     starts: TokenTrie
     special_starts: TokenTrie
     """The starts that begin with a special token or are given as ids. They end any turn."""
+    document_starts: TokenTrie
+    """What a document begins with: what the set declares, and the tokenizer's BOS. With its EOS and pad where no marker inside a turn has
+    them. They close an open turn."""
     spans: Mapping[int, TokenTrie]
     """Role id of a turn -> the starts of the spans inside it."""
     media: frozenset[int]
@@ -76,7 +79,13 @@ def rules_for(markers: MarkerSet, tokenizer: object) -> Rules:
         known = _cache.setdefault(inner, {})
     except TypeError:  # no hash or no weak references
         return compile_rules(markers, read_vocabulary(tokenizer))
-    key = (markers, len(inner), getattr(inner, "eos_token_id", None), getattr(inner, "pad_token_id", None))
+    key = (
+        markers,
+        len(inner),
+        getattr(inner, "eos_token_id", None),
+        getattr(inner, "pad_token_id", None),
+        getattr(inner, "bos_token_id", None),
+    )
     if key not in known:
         known[key] = compile_rules(markers, read_vocabulary(tokenizer))
     return known[key]
@@ -108,6 +117,7 @@ class _Compiler:
         self.markers = markers
         self.vocabulary = vocabulary
         self.special_tokens = dict(vocabulary.special_tokens)
+        self.inside_turns: set[int] = set()  # the special tokens of ends, header ends and spans
         missing = []
         for token in markers.special_tokens:
             id_ = single_id(token, vocabulary)
@@ -129,21 +139,24 @@ class _Compiler:
         for index, marker in enumerate(self.markers.markers):
             if marker.within is not None:
                 group = span_entries.setdefault(roles.index(marker.within), [])
-                group += [entry for start in marker.start for entry in self._entries(marker, start, index)]
+                group += self._inside(entry for start in marker.start for entry in self._entries(marker, start, index))
                 continue
             for start in marker.start:
                 value = openings.setdefault((index, self._opened_span(marker, start)), len(openings))
                 turn_entries += self._entries(marker, start, value)
         special = [entry for entry in turn_entries if self._is_special(entry)]
+        rules = tuple(self._rule(marker, roles) for marker in self.markers.markers)
+        media = frozenset(media_ids(self.markers, self.vocabulary))
         return Rules(
             name=self.markers.name,
             roles=roles,
-            rules=tuple(self._rule(marker, roles) for marker in self.markers.markers),
+            rules=rules,
             openings=tuple(openings),
             starts=build_trie(turn_entries, self.vocabulary),
             special_starts=build_trie(special, self.vocabulary),
+            document_starts=build_trie(self._document_starts(media), self.vocabulary),
             spans={role: build_trie(entries, self.vocabulary) for role, entries in span_entries.items()},
-            media=frozenset(media_ids(self.markers, self.vocabulary)),
+            media=media,
             pad_id=self.vocabulary.pad_id,
             vocabulary=self.vocabulary,
         )
@@ -171,8 +184,29 @@ class _Compiler:
             follows_turn=marker.follows_turn,
         )
 
+    def _pattern_entries(self, pattern: Pattern) -> list[Entry]:
+        if isinstance(pattern, TokenIds):
+            return [Entry(tuple(whole(id_) for id_ in pattern.ids), 0)]
+        return [Entry(symbols, 0) for symbols in spellings(pattern, self.special_tokens, self.vocabulary)]
+
+    def _document_starts(self, media: frozenset[int]) -> list[Entry]:
+        """Return what closes any turn, although no turn starts with it.
+
+        BOS, EOS and pad are never content, unless a marker inside a turn has them: OLMo 2's BOS is the token that ends a turn.
+        """
+        declared = [entry for pattern in self.markers.document_start for entry in self._pattern_entries(pattern)]
+        never_content = {self.vocabulary.bos_id, self.vocabulary.eos_id, self.vocabulary.pad_id} - self.inside_turns - media
+        return [*declared, *(Entry((whole(id_),), 0) for id_ in sorted(self.special_tokens.values()) if id_ in never_content)]
+
     def _trie(self, marker: Marker, patterns: Sequence[Pattern | EndWord]) -> TokenTrie:
-        return build_trie([entry for pattern in patterns for entry in self._entries(marker, pattern, 0)], self.vocabulary)
+        entries = self._inside(entry for pattern in patterns for entry in self._entries(marker, pattern, 0))
+        return build_trie(entries, self.vocabulary)
+
+    def _inside(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Return the entries of a marker that stands inside a turn, and remember its special tokens."""
+        listed = list(entries)
+        self.inside_turns |= {-1 - symbol for entry in listed for symbol in entry.symbols if symbol < 0}
+        return listed
 
     def _entries(self, marker: Marker, pattern: Pattern | EndWord, value: int) -> list[Entry]:
         if pattern is EndWord.EOS_TOKEN:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from rolemask.markers.spec import MarkerSet
 from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens
 
-DEFAULT_EOS = "</s>"
+DEFAULT_BOS, DEFAULT_EOS = "<s>", "</s>"
 # Words with the space before them, runs of white space, runs of anything else: roughly the tokens of byte-level BPE.
 _WORD = re.compile(r" ?\w+|\s+|[^\w\s]+")
 
@@ -23,7 +23,7 @@ class ToyTokenizer:
     def __init__(self, markers: MarkerSet, texts: Iterable[str] = ()) -> None:
         eos = markers.eos_token or DEFAULT_EOS
         media = [token for token in markers.media_tokens if "*" not in token]
-        special_tokens = dict.fromkeys([*markers.special_tokens, *media, eos])
+        special_tokens = dict.fromkeys([*markers.special_tokens, *media, eos, DEFAULT_BOS])
         self._special_tokens = {text: 256 + index for index, text in enumerate(special_tokens)}
         words = {
             word
@@ -40,6 +40,7 @@ class ToyTokenizer:
             special_tokens=self._special_tokens,
             encode=self.encode,
             eos_id=self._special_tokens[eos],
+            bos_id=self._special_tokens[DEFAULT_BOS],
         )
 
     def encode(self, text: str) -> list[int]:

@@ -26,6 +26,7 @@ class Vocabulary:
         encode: Turns a text into ids: recognises special tokens and adds none. None in a pickled copy.
         eos_id: The EOS token.
         pad_id: The padding token.
+        bos_id: The BOS token.
     """
 
     name: str
@@ -34,10 +35,11 @@ class Vocabulary:
     encode: Callable[[str], Sequence[int]] | None = None
     eos_id: int | None = None
     pad_id: int | None = None
+    bos_id: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A masker is pickled for worker processes; a tokenizer often cannot be, and is no longer needed.
-        return {key: self.__dict__[key] for key in ("name", "pieces", "special_tokens", "eos_id", "pad_id")} | {"encode": None}
+        return {key: self.__dict__[key] for key in ("name", "pieces", "special_tokens", "eos_id", "pad_id", "bos_id")} | {"encode": None}
 
     @cached_property
     def special_token_texts(self) -> dict[int, str]:
@@ -115,6 +117,7 @@ class MistralTokenizer(Protocol):
     """What is used of a tokenizer of mistral-common: Tekken (which has `id_to_byte_piece`) or SentencePiece (which doesn't)."""
 
     n_words: int
+    bos_id: int
     eos_id: int
     pad_id: int | None
     special_ids: Set[int]
@@ -216,7 +219,8 @@ def _from_transformers(tokenizer: TransformersTokenizer) -> Vocabulary:
     def encode(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False))
 
-    return _from_strings(name, tokenizer.get_vocab(), added, encode, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    bos_id = getattr(tokenizer, "bos_token_id", None)
+    return _from_strings(name, tokenizer.get_vocab(), added, encode, tokenizer.eos_token_id, tokenizer.pad_token_id, bos_id)
 
 
 def _from_tokenizers(tokenizer: TokenizersTokenizer) -> Vocabulary:
@@ -236,12 +240,13 @@ def _from_strings(
     encode: Callable[[str], list[int]],
     eos_id: int | None,
     pad_id: int | None,
+    bos_id: int | None = None,
 ) -> Vocabulary:
     special_tokens = {text: id_ for text, id_ in added.items() if _is_control(text)}
     pieces = spelled(vocabulary, special_tokens) | {
         id_: _metaspace_bytes(text) for text, id_ in added.items() if text not in special_tokens
     }
-    return Vocabulary(name, pieces, special_tokens, encode, eos_id, pad_id)
+    return Vocabulary(name, pieces, special_tokens, encode, eos_id, pad_id, bos_id)
 
 
 def _from_mistral_common(tokenizer: MistralTokenizer) -> Vocabulary:
@@ -258,9 +263,9 @@ def _from_mistral_common(tokenizer: MistralTokenizer) -> Vocabulary:
             ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False, eos=False)
         return ids
 
-    pad_id = tokenizer.pad_id
+    pad_id = tokenizer.pad_id if tokenizer.pad_id is not None and tokenizer.pad_id >= 0 else None
     name = f"{type(tokenizer).__name__} {tokenizer.version.value}"
-    return Vocabulary(name, pieces, special_tokens, encode, tokenizer.eos_id, pad_id if pad_id is not None and pad_id >= 0 else None)
+    return Vocabulary(name, pieces, special_tokens, encode, tokenizer.eos_id, pad_id, tokenizer.bos_id)
 
 
 def _from_tiktoken(tokenizer: TiktokenEncoding) -> Vocabulary:

@@ -1,7 +1,7 @@
 """Golden labels, by the reference: what every marker set trains, in files that a change of labels shows up in.
 
 ``python tests/helpers/golden.py`` writes them anew. One file per set, ``tests/golden/NAME.json``: the text of each example and scenario with the
-trained stretches in ``⟦ ⟧``, and a hash of the labels and roles of all of them under other policies.
+trained stretches in ``⟦ ⟧``, and a hash of what is trained and of the roles under other policies.
 """
 
 import json
@@ -14,7 +14,7 @@ import rolemask
 from rolemask import IGNORE_INDEX, MarkerSet
 from rolemask.chat_templates.scenarios import SCENARIOS
 from rolemask.cli.chats import Chat, render_with_markers
-from rolemask.masking.policy import make_policy
+from rolemask.masking.policy import Policy, make_policy
 from rolemask.masking.reference import mask
 from rolemask.matching.compiler import Rules, compile_rules
 from rolemask.matching.toy_tokenizer import ToyTokenizer
@@ -53,11 +53,15 @@ def _hash(rules: Rules, rows: list[list[int]]) -> str:
         {"train_on_inputs": True},
     ]
     policies = [make_policy(rules.roles, **option) for option in options]
-    found: list[Any] = [[[mask(row, rules, policy).labels for row in rows] for policy in policies]]
+
+    def trained(ids: list[int], policy: Policy, starts: list[int] | None = None) -> list[bool]:
+        return [label != IGNORE_INDEX for label in mask(ids, rules, policy, starts=starts).labels]
+
+    found: list[Any] = [[[trained(row, policy) for row in rows] for policy in policies]]
     found.append([mask(row, rules, policies[0]).roles for row in rows])
     packed = [id_ for row in rows for id_ in row]
     starts = [int(at == 0) for row in rows for at in range(len(row))]
-    found.append([[mask(packed, rules, policy, starts=starts).labels, mask(packed, rules, policy).labels] for policy in policies])
+    found.append([[trained(packed, policy, starts), trained(packed, policy)] for policy in policies])
     return sha256(json.dumps(found).encode()).hexdigest()
 
 

@@ -33,7 +33,11 @@ EMOJI = Scenario("emoji alone", (user("👋🏽"), assistant("🎉👨‍👩‍
 
 def show(tokenizer: Any, ids: Sequence[int], labels: Sequence[int]) -> str:
     """Write the text of the ids, brackets around what is trained."""
-    vocabulary = read_vocabulary(tokenizer)
+    return show_trained(read_vocabulary(tokenizer), ids, labels)
+
+
+def show_trained(vocabulary: Vocabulary, ids: Sequence[int], labels: Sequence[int]) -> str:
+    """Write the text of the ids, brackets around what is trained."""
     pairs = list(zip(ids, labels, strict=True))
     assert all(label in (id_, IGNORE_INDEX) for id_, label in pairs)
     runs = [(trained, vocabulary.text(id_ for id_, _ in run)) for trained, run in groupby(pairs, lambda pair: pair[1] != IGNORE_INDEX)]

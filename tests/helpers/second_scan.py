@@ -58,7 +58,8 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
             turn.end, turn.stop, turn.terminated = (at if rule.rewind else max(at, taken)), at + end_length, True
             go_on = (at, taken) if rule.rewind else after(at, end_length)
             break
-        if match_beyond(taken, rules.special_starts, ids, at):
+        begins_document = at >= taken and rules.document_starts.match(ids, at)
+        if match_beyond(taken, rules.special_starts, ids, at) or begins_document:
             turn.end = turn.stop = at
             turn.terminated = not rule.has_end
             go_on = at, taken

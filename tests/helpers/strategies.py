@@ -12,7 +12,7 @@ from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens
 
 SPECIAL_TOKENS = {"<0>": 0, "<1>": 1, "<2>": 2}
 PIECES = {3: b"a", 4: b"b", 5: b"ab", 6: b"ba", 7: b"aab", 8: b"bb", 9: b"a"}  # two ids with one spelling, as in SentencePiece
-VOCABULARY = Vocabulary("a toy tokenizer", PIECES, SPECIAL_TOKENS, eos_id=2, pad_id=2)
+VOCABULARY = Vocabulary("a toy tokenizer", PIECES, SPECIAL_TOKENS, eos_id=2, pad_id=2, bos_id=1)
 IDS = st.integers(min_value=0, max_value=10)  # 10 is in no vocabulary
 ROLES = ("assistant", "user", "tool")
 
@@ -49,7 +49,11 @@ def marker_sets(draw: st.DrawFn) -> MarkerSet:
         opener = f"<0>{spans[0].start[0]}" if isinstance(spans[0].start[0], str) else "<0>"
         turns = [replace(turn, start=(*turn.start, opener)) if turn.role == spans[0].within else turn for turn in turns]
     return MarkerSet(
-        "toy", "Toy", (*turns, *spans), media={"image": tuple(draw(st.sets(st.sampled_from(list(SPECIAL_TOKENS)), max_size=1)))}
+        "toy",
+        "Toy",
+        (*turns, *spans),
+        document_start=tuple(draw(st.lists(patterns, max_size=1))),
+        media={"image": tuple(draw(st.sets(st.sampled_from(list(SPECIAL_TOKENS)), max_size=1)))},
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from marked import show_trained, unmarked
 
 from rolemask import MarkerSet, TokenIds, load
 from rolemask.markers.spec import EndWord, Marker
@@ -11,6 +12,7 @@ from rolemask.masker import Masker
 from rolemask.masking.policy import make_policy
 from rolemask.masking.reference import mask
 from rolemask.matching.compiler import compile_rules
+from rolemask.matching.toy_tokenizer import ToyTokenizer
 from rolemask.matching.vocabulary import Vocabulary
 
 # 1 user header, 2 assistant header, 3 tool result opens, 4 tool result closes, 5 reasoning opens, 6 reasoning closes, 9 end, 50.. words
@@ -238,3 +240,82 @@ def test_a_token_may_end_one_marker_and_begin_another(text: str, trained: str) -
     ids = spelled(text)
     masked = mask(ids, rules, make_policy(rules.roles))
     assert b"".join(SEAM.pieces[id_] for id_ in masked.labels if id_ != _).decode() == trained
+
+
+# A cut answer, then a document with a system prompt of its own, where BOS is all that tells.
+DOCUMENTS_IN_A_ROW = [
+    (
+        "deepseek_v3",
+        "<bos>Sys one.<｜User｜>q<｜Assistant｜>[[Cut off]]<bos>Sys two.<｜User｜>q<｜Assistant｜>[[Full.<｜end▁of▁sentence｜>]]",
+    ),
+    (
+        "deepseek_llm",
+        "<bos>Sys one.\n\nUser: q\n\nAssistant:[[ Cut off]]<bos>Sys two.\n\nUser: q\n\nAssistant:[[ Full.<｜end▁of▁sentence｜>]]",
+    ),
+    ("janus", "<bos>Sys one.\n\n<|User|>: q\n\n<|Assistant|>:[[ Whole.]]<bos>Sys two.\n\n<|User|>: q\n\n<|Assistant|>:[[ Whole.]]"),
+    ("vicuna", "<bos>Sys one. USER: q ASSISTANT:[[ Cut off]]<bos>Sys two. USER: q ASSISTANT:[[ Full.</s>]]"),
+    ("mistral_v1", "<bos> [INST] q [/INST][[ Cut off]]<bos>Sys two. [INST] q [/INST][[ Full.</s>]]"),
+    ("mistral_v3", "<bos>[INST] q[/INST][[ Cut off]]<bos>Sys two.[INST] q[/INST][[ Full.</s>]]"),
+    ("mistral_v7_tekken", "<bos>[INST]q[/INST][[Cut off]]<bos>Sys two.[SYSTEM_PROMPT]Three.[/SYSTEM_PROMPT][INST]q[/INST][[Full.</s>]]"),
+    (
+        "llama3",
+        "<bos><|start_header_id|>assistant<|end_header_id|>\n\n[[Cut off]]<bos>Sys two."
+        "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n[[Full.<|eot_id|>]]",
+    ),
+    ("gemma4", "<bos><|turn>model\n[[Cut off]]<bos>Sys two.<|turn>model\n[[Full.<turn|>]]"),
+    ("glm4_moe", "[gMASK]<sop><|user|>\nq<|assistant|>[[\nWhole.]][gMASK]<sop><|system|>\nSys two.<|user|>\nq<|assistant|>[[\nWhole.]]"),
+    ("glm4_moe", "[gMASK]<sop><|user|>\nq<|assistant|>[[\nCut off]]<sop>Sys two.<|user|>\nq<|assistant|>[[\nWhole.<|endoftext|>]]"),
+]
+IDS_ALONE = Vocabulary("ids alone", {}, {f"<{id_}>": id_ for id_ in range(100)})
+BOS = {"deepseek_v3": "<｜begin▁of▁sentence｜>", "deepseek_llm": "<｜begin▁of▁sentence｜>", "janus": "<｜begin▁of▁sentence｜>"}
+
+
+def with_specials(name: str, *tokens: str) -> tuple[ToyTokenizer, MarkerSet]:
+    """Return a toy tokenizer that has the tokens too, as special ones, and the set."""
+    markers = load(name)
+    return ToyTokenizer(replace(markers, special_tokens=tuple(dict.fromkeys([*markers.special_tokens, *tokens])))), markers
+
+
+@pytest.mark.parametrize(("name", "marked"), DOCUMENTS_IN_A_ROW)
+def test_what_begins_a_document_closes_the_turn_of_a_cut_answer(name: str, marked: str) -> None:
+    bos = BOS.get(name, "<s>")
+    tokenizer, markers = with_specials(name, bos, "[gMASK]", "<sop>")
+    vocabulary = replace(tokenizer.vocabulary, bos_id=tokenizer.encode(bos)[0])
+    rules = compile_rules(markers, vocabulary)
+    expected = marked.replace("<bos>", bos)
+    ids = tokenizer.encode(unmarked(expected))
+    assert show_trained(vocabulary, ids, mask(ids, rules, make_policy(rules.roles)).labels) == expected
+
+
+@pytest.mark.parametrize("token", ["bos", "eos", "pad"])
+def test_a_special_token_of_the_tokenizer_that_no_marker_has_closes_a_turn(token: str) -> None:
+    tokenizer, markers = with_specials("qwen3", "<|endoftext|>")
+    id_ = tokenizer.encode("<|endoftext|>")[0]
+    vocabulary = replace(tokenizer.vocabulary, **{f"{token}_id": id_})
+    rules = compile_rules(markers, vocabulary)
+    expected = "<|im_start|>assistant\n[[Cut off]]<|endoftext|>Raw text.<|im_start|>assistant\n[[Full.<|im_end|>]]\n"
+    ids = tokenizer.encode(unmarked(expected))
+    attention = [1] * len(ids)  # or a pad token is masked in any case
+    assert show_trained(vocabulary, ids, mask(ids, rules, make_policy(rules.roles), attention=attention).labels) == expected
+    everything = mask(ids, rules, make_policy(rules.roles, train_on_inputs=True), attention=attention)
+    assert everything.labels == ids
+
+
+def test_a_bos_token_that_is_the_end_marker_too_stays_the_end_marker() -> None:
+    """OLMo 2 and Granite: their BOS is their EOS. An answer is trained with it; a document behind a cut answer can't be told."""
+    end = TokenIds((9,))
+    rules = compile_rules(MarkerSet("toy", "Toy", (USER, replace(ASSISTANT, end=(end,)))), replace(IDS_ALONE, bos_id=9, eos_id=9))
+    assert mask([1, 50, 2, 60, 9, 2, 61, 9], rules, make_policy(rules.roles)).labels == [_, _, _, 60, 9, _, 61, 9]
+
+
+def test_a_document_start_is_no_border_between_documents() -> None:
+    """Llama 2 writes a BOS token for every exchange: the last turn is the last of the row."""
+    markers = MarkerSet("toy", "Toy", (USER, ASSISTANT), document_start=(TokenIds((7,)),))
+    masked = markers.compile(turns="last")([7, 1, 50, 9, 2, 60, 9, 7, 1, 51, 9, 2, 61, 9])
+    assert masked == [*[_] * 12, 61, 9]
+
+
+def test_a_document_does_not_start_inside_a_marker() -> None:
+    """Llama 2's header `[/INST]<s>[INST]` keeps its BOS token."""
+    rules = compile_rules(MarkerSet("toy", "Toy", (replace(ASSISTANT, start=(TokenIds((2, 7, 3)),)),)), replace(IDS_ALONE, bos_id=7))
+    assert mask([2, 7, 3, 60, 7, 61], rules, make_policy(rules.roles)).labels == [_, _, _, 60, _, _]

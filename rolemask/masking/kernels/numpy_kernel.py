@@ -22,7 +22,7 @@ class NumpyKernel:
     def __init__(self, rules: Rules, policy: Policy) -> None:
         self.rules = rules
         self.policy = policy
-        tries = [rules.starts, *rules.spans.values()]
+        tries = [rules.starts, rules.document_starts, *rules.spans.values()]
         tries += [trie for rule in rules.rules for trie in (rule.ends, rule.header_ends) if trie is not None]
         self._can_begin = _id_table({id_ for trie in tries for id_ in trie.edges[0]})
         self._is_media = _id_table(rules.media)
