@@ -86,6 +86,7 @@ def _read_marker(source: Source, at: KeyPath, role: str, word: str, problems: li
         within=entry.get("within"),
         start_owner=entry.get("start_owner", "span"),
         follows_turn=entry.get("follows_turn", False),
+        unanswered=entry.get("unanswered"),
         where=source.place(at),
     )
 

@@ -72,10 +72,12 @@ class Marker:
     within: str | None = None
     start_owner: Literal["span", "turn"] = "span"
     follows_turn: bool = False
+    unanswered: str | None = None
     where: Place = field(default=Place(""), compare=False)
 
 
-_DECISIVE = [entry.name for entry in fields(Marker) if entry.name != "where"]
+# `unanswered` came later: where it is not given, the fingerprint is what it was.
+_DECISIVE = [entry.name for entry in fields(Marker) if entry.name not in ("where", "unanswered")]
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class MarkerSet:
             self.eos_token,
             sorted(self.media.items()),
             *([self.document_start] if self.document_start else []),
+            *([unanswered] if any(unanswered := [marker.unanswered for marker in self.markers]) else []),
         )
         return sha256(repr(decisive).encode()).hexdigest()[:16]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from rolemask.masking.turns import Event, Here, Part, event_in_turn
+from rolemask.masking.turns import Event, Here, Part, event_in_turn, reopens
 from rolemask.matching.compiler import OUTSIDE, Rules
 from rolemask.matching.trie import Match, TokenTrie
 
@@ -103,6 +103,7 @@ class Output(NamedTuple):
     opens: int = OUTSIDE
     ended: int = OUTSIDE
     end_length: int = 0
+    reopens: bool = False  # the turn that starts here says that the one before it was none
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,7 @@ def _step_in_turn(state: State, matches: Matches, rules: Rules) -> tuple[State, 
         header_end=matches.header_ends[state.rule],
         turn_end=matches.ends[state.rule],
         turn_start=matches.starts,
+        reopens=reopens(matches.starts, state.rule, rules),
         special_start=matches.special_starts,
         document_start=matches.document_starts,
         span_end=None if span is None else matches.ends[state.span],
@@ -262,6 +264,9 @@ def _step_in_turn(state: State, matches: Matches, rules: Rules) -> tuple[State, 
         return after, output._replace(ended=state.rule, end_length=length)
     if event is Event.TURN_IS_CUT:
         return _step_outside(matches, rules)
+    if event is Event.TURN_IS_REOPENED:
+        after, output = _step_outside(matches, rules)
+        return after, output._replace(reopens=True)
     if event is Event.SPAN_ENDS:
         if rules.rules[state.span].rewind:  # the token is read again, without the span
             return _step_in_turn(state._replace(span=OUTSIDE, closed=state.span), matches, rules)

@@ -20,6 +20,7 @@ class Fate(NamedTuple):
     trained_always: bool
     trained_if_chosen: bool
     starts_turn: bool
+    reopens: bool  # the turn that starts here says that the one before it was none: nobody answered
     is_candidate: bool  # the turn is trainable: its role, or the span that starts here, is trained
     end_length: int  # 0 where no end marker begins
     end_role: int
@@ -29,8 +30,24 @@ class Fate(NamedTuple):
 
 
 def fates_of(automaton: Automaton, rules: Rules, policy: Policy) -> list[Fate]:
-    """Return the fate of each of the automaton's outputs."""
-    return [_fate(output, rules, policy) for output in automaton.outputs]
+    """Return the fate of each of the automaton's outputs; then, if the rules have `unanswered`, that of each in a turn nobody answered."""
+    outputs = automaton.outputs
+    if has_unanswered(rules):
+        outputs = [*outputs, *(in_unanswered_turn(output, rules) for output in outputs)]
+    return [_fate(output, rules, policy) for output in outputs]
+
+
+def has_unanswered(rules: Rules) -> bool:
+    """Whether a turn may turn out to be none."""
+    return any(rule.unanswered != OUTSIDE for rule in rules.rules)
+
+
+def in_unanswered_turn(output: Output, rules: Rules) -> Output:
+    """Return the output in a turn that nobody answered: its tokens are the next question."""
+    if output.rule == OUTSIDE or rules.rules[output.rule].unanswered == OUTSIDE:
+        return output
+    part = Part.CONTENT if output.part is Part.SPAN else output.part
+    return output._replace(rule=rules.rules[output.rule].unanswered, span=OUTSIDE, part=part, opens=OUTSIDE)
 
 
 def _fate(output: Output, rules: Rules, policy: Policy) -> Fate:
@@ -53,6 +70,7 @@ def _fate(output: Output, rules: Rules, policy: Policy) -> Fate:
         trained_always=policy.train_on_inputs,
         trained_if_chosen=trained_if_chosen,
         starts_turn=output.starts_turn,
+        reopens=output.reopens,
         is_candidate=opens_trained or (output.starts_turn and turn_is_trained),
         end_length=output.end_length,
         end_role=OUTSIDE if ended is None else ended.role,

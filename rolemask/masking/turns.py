@@ -1,7 +1,7 @@
 """Finds the turns of one sequence: the first half of the definition, as plain Python over a list of ids."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class Event(Enum):
     HEADER_ENDS = auto()
     TURN_ENDS = auto()
     TURN_IS_CUT = auto()  # the next turn or document starts before the end marker
+    TURN_IS_REOPENED = auto()  # by its own start, which says that it was none (`Rule.unanswered`)
     SPAN_ENDS = auto()
     SPAN_STARTS = auto()
     NOTHING = auto()
@@ -75,6 +76,7 @@ class Here(NamedTuple):
     header_end: Match | None
     turn_end: Match | None
     turn_start: Match | None  # matters only to a turn that ends at the next start
+    reopens: bool  # whether a start of the turn's own rule matches, which says that nobody answered
     special_start: Match | None  # a turn start that begins with a special token
     document_start: Match | None
     span_end: Match | None  # of the span that is open
@@ -93,6 +95,8 @@ def event_in_turn(here: Here, turn: Rule, span: Rule | None, *, in_header: bool)
     # gpt-oss ends its reasoning with a marker that begins like the end of a turn, and goes on: the longer marker wins.
     if end_length is not None and span_end_length <= end_length:
         return Event.TURN_ENDS, end_length
+    if here.reopens:
+        return Event.TURN_IS_REOPENED, 0
     if here.special_start or here.document_start:
         return Event.TURN_IS_CUT, 0
     if here.span_end:
@@ -106,10 +110,15 @@ def _turn_end_length(here: Here, turn: Rule) -> int | None:
     """Return how many tokens the end marker has, None where the turn goes on."""
     if here.turn_end:
         return here.turn_end.length
-    if turn.ends_at_next_start and here.turn_start:
+    if turn.ends_at_next_start and here.turn_start and not here.reopens:
         # Generation stops at one special token; the rest of the header, and all of a header of text, belongs to the next turn.
         return 1 if here.special_start else 0
     return None
+
+
+def reopens(start: Match | None, rule: int, rules: Rules) -> bool:
+    """Whether a start inside a turn of `rule` is one of its own, and says that nobody answered."""
+    return start is not None and rules.rules[rule].unanswered != OUTSIDE and rules.openings[start.value][0] == rule
 
 
 def _next(at: int) -> int:
@@ -186,6 +195,9 @@ class _TurnReader:
             self._end_turn(length)
         elif event is Event.TURN_IS_CUT:
             self._cut_turn()
+        elif event is Event.TURN_IS_REOPENED:
+            self._cut_turn()
+            self.turn = replace(self.turn, rule=self.rule.unanswered, terminated=True, spans=[])
         elif self.span is not None and event is Event.SPAN_ENDS:
             self._end_span(self.span, length)
         elif here.span_start is not None and event is Event.SPAN_STARTS:
@@ -197,10 +209,13 @@ class _TurnReader:
         def match(trie: TokenTrie | None) -> Match | None:
             return match_beyond(self.taken, trie, self.ids, self.at)
 
+        needs_starts = self.rule.ends_at_next_start or self.rule.unanswered != OUTSIDE
+        starts = match(self.rules.starts) if needs_starts else None
         return Here(
             header_end=match(self.rule.header_ends),
             turn_end=match(self.rule.ends),
-            turn_start=match(self.rules.starts) if self.rule.ends_at_next_start else None,
+            turn_start=starts,
+            reopens=reopens(starts, self.turn.rule, self.rules),
             special_start=match(self.rules.special_starts),
             # A marker that was found keeps its tokens: a document starts after it, not in its last token.
             document_start=self.rules.document_starts.match(self.ids, self.at) if self.at >= self.taken else None,

@@ -29,6 +29,8 @@ class Rule:
     rewind: bool
     start_is_turns: bool
     follows_turn: bool
+    unanswered: int
+    """The rule of a turn that meets a start of this rule again: nobody answered, so its tokens are the next question. -1 for none."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,12 @@ class _Compiler:
             rewind=marker.rewind,
             start_is_turns=marker.start_owner == "turn",
             follows_turn=marker.follows_turn,
+            unanswered=OUTSIDE if marker.unanswered is None else self._turn_of(marker.unanswered),
         )
+
+    def _turn_of(self, role: str) -> int:
+        """Return the index of the first marker of a role's turns."""
+        return next(index for index, marker in enumerate(self.markers.markers) if marker.within is None and marker.role == role)
 
     def _pattern_entries(self, pattern: Pattern) -> list[Entry]:
         if isinstance(pattern, TokenIds):

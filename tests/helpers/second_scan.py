@@ -58,6 +58,10 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
             turn.end, turn.stop, turn.terminated = (at if rule.rewind else max(at, taken)), at + end_length, True
             go_on = (at, taken) if rule.rewind else after(at, end_length)
             break
+        if rule.unanswered != OUTSIDE and (found := match_beyond(taken, rules.starts, ids, at)) and rules.openings[found[0]][0] == index:
+            turn = Turn(rule.unanswered, start, turn.content, at, at, terminated=True)
+            go_on = at, taken
+            break
         begins_document = at >= taken and rules.document_starts.match(ids, at)
         if match_beyond(taken, rules.special_starts, ids, at) or begins_document:
             turn.end = turn.stop = at
@@ -100,6 +104,8 @@ def _end_length(ids: Sequence[int], at: int, taken: int, rule: Rule, rules: Rule
     found = match_beyond(taken, rule.ends, ids, at)
     if found is not None:
         return found[1]
-    if rule.ends_at_next_start and match_beyond(taken, rules.starts, ids, at):
+    if rule.ends_at_next_start and (found := match_beyond(taken, rules.starts, ids, at)):
+        if rule.unanswered != OUTSIDE and rules.rules[rules.openings[found[0]][0]] is rule:
+            return None  # nobody answered
         return 1 if match_beyond(taken, rules.special_starts, ids, at) else 0
     return None

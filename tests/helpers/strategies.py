@@ -44,6 +44,7 @@ def markers(draw: st.DrawFn, *, within: str | None = None) -> Marker:
 def marker_sets(draw: st.DrawFn) -> MarkerSet:
     turns = draw(st.lists(markers(), min_size=1, max_size=4))
     hosts = sorted({marker.role for marker in turns})
+    turns = [replace(turn, unanswered=draw(st.none() | st.sampled_from(hosts))) for turn in turns]
     spans = [draw(markers(within=draw(st.sampled_from(hosts)))) for _ in range(draw(st.integers(0, 2)))]
     if spans and draw(st.booleans()):  # a header that ends with the span's start
         opener = f"<0>{spans[0].start[0]}" if isinstance(spans[0].start[0], str) else "<0>"

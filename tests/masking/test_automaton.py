@@ -2,12 +2,14 @@
 
 import gc
 import weakref
+from itertools import pairwise
 
 from hypothesis import given, settings
 from strategies import Case, cases
 
 from rolemask.markers.spec import Marker, MarkerSet, TokenIds
 from rolemask.masking.automaton import Automaton, automaton_of, build_automaton, build_matcher
+from rolemask.masking.fates import in_unanswered_turn
 from rolemask.masking.turns import Part, Turn, scan
 from rolemask.matching.compiler import compile_rules
 from rolemask.matching.vocabulary import Vocabulary
@@ -41,22 +43,24 @@ def parts_of_turns(turns: list[Turn], size: int) -> list[tuple[int, int, Part]]:
 def test_the_automaton_agrees_with_the_scan(case: Case) -> None:
     automaton = build_automaton(case.rules)
     for ids in case.rows:
-        state, tokens, ends, starts, opened = 0, [], [], [], []
-        for at, found in enumerate(matches_at_each_token(automaton, ids)):
-            output = automaton.outputs[automaton.output[found][state]]
-            tokens.append((output.rule, output.span, output.part))
-            starts += [(at, output.rule)] if output.starts_turn else []
-            opened += [output.opens] if output.opens >= 0 else []
-            ends += [(at, output.ended, output.end_length)] if output.ended >= 0 else []
+        state, outputs = 0, []
+        for found in matches_at_each_token(automaton, ids):
+            outputs.append(automaton.outputs[automaton.output[found][state]])
             state = automaton.step[found][state]
         turns = scan(ids, case.rules)
-        expected = parts_of_turns(turns, len(ids))
-        assert tokens == expected
-        assert starts == [(turn.start, turn.rule) for turn in turns]
-        assert opened == [span.rule for turn in turns for span in turn.spans]
+        starts = [at for at, output in enumerate(outputs) if output.starts_turn]
+        unanswered = [at for at, after in pairwise(starts) if outputs[after].reopens]
+        for at, after in pairwise([*starts, len(ids)]):
+            if at in unanswered:
+                outputs[at:after] = [in_unanswered_turn(output, case.rules) for output in outputs[at:after]]
+        assert [(output.rule, output.span, output.part) for output in outputs] == parts_of_turns(turns, len(ids))
+        assert [(at, outputs[at].rule) for at in starts] == [(turn.start, turn.rule) for turn in turns]
+        assert [output.opens for output in outputs if output.opens >= 0] == [span.rule for turn in turns for span in turn.spans]
         # A turn that the start of another cuts short has no end marker.
         ended = [turn for turn in turns if turn.terminated and turn.end < len(ids) and case.rules.rules[turn.rule].has_end]
-        assert ends == [(turn.end, turn.rule, turn.stop - turn.end) for turn in ended]
+        assert [(at, output.ended, output.end_length) for at, output in enumerate(outputs) if output.ended >= 0] == [
+            (turn.end, turn.rule, turn.stop - turn.end) for turn in ended if turn.start not in unanswered
+        ]
 
 
 def test_the_length_of_a_match_counts_its_tokens() -> None:

@@ -43,6 +43,7 @@ class _Fates(NamedTuple):
     trained_always: Bools
     trained_if_chosen: Bools
     starts_turn: Bools
+    reopens: Bools
     is_candidate: Bools
     end_length: NDArray[np.uint32]
     end_role: NDArray[np.int8]
@@ -74,6 +75,7 @@ class _Tables(NamedTuple):
     output: NDArray[np.uint32]  # (matches, states)
     is_stable: Bools  # (states,), whether a token without a match leaves the state as it is
     fates: _Fates
+    unanswered: int  # from an output to the same in a turn that nobody answered; 0 where no rule has such turns
 
 
 class _Options(NamedTuple):
@@ -164,7 +166,8 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
     step = np.array(automaton.step, dtype=np.uint32)
     output = np.array(automaton.output, dtype=np.uint32)
     quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in automaton.outputs])
-    fields = zip(*fates_of(automaton, rules, policy), strict=True)
+    fates = fates_of(automaton, rules, policy)
+    fields = zip(*fates, strict=True)
     return _Tables(
         matcher=_Matcher(token_class, steps, matches_in, goes_on),
         token_mark=_class_marks(steps, matches_in, goes_on, is_media | is_pad)[token_class],
@@ -176,6 +179,7 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
         fates=_Fates(
             *(np.array(field, dtype=_FATE_DTYPES.get(name, np.bool_)) for name, field in zip(_Fates._fields, fields, strict=True))
         ),
+        unanswered=len(fates) - len(automaton.outputs),
     )
 
 
@@ -312,12 +316,15 @@ def _mask_document(
     marked_to = start  # end markers reach up to here
     end_at = end_stop = 0  # the last end marker of a chosen turn
     at, next_live = start, 0
+    # Nobody answered a turn that meets its own start again. Then the scan goes back to its first token, and reads it as a question.
+    shift, unanswered_at = 0, -1
+    before = (at, next_live, state, turn, ordinal, last, is_candidate, is_chosen, marked_to, end_at, end_stop)
     while at < stop:
         is_live = at == row.live_at[next_live]
         if at >= marked_to and tables.is_stable[state] and not is_live:
             # Most tokens: in no marker, inside a turn. The whole stretch has one fate.
             ahead = row.live_at[next_live]
-            out = tables.output[0, state]
+            out = tables.output[0, state] + shift
             if fates.trained_always[out] or (is_chosen and fates.trained_if_chosen[out]):
                 _label_stretch(row.ids[at:ahead], row.attention[at:ahead], row.labels[at:ahead])
             if with_roles and fates.role[out] != OUTSIDE:
@@ -325,8 +332,17 @@ def _mask_document(
             at = ahead
             continue
         found = row.live_matches[next_live] if is_live else np.uint32(0)
+        out = tables.output[found, state] + 0
+        if tables.unanswered and fates.starts_turn[out]:
+            if fates.reopens[out] and unanswered_at != before[0]:
+                unanswered_at = before[0]
+                _forget(row, unanswered_at, at, with_roles)
+                at, next_live, state, turn, ordinal, last, is_candidate, is_chosen, marked_to, end_at, end_stop = before
+                continue
+            before = (at, next_live, state, turn, ordinal, last, is_candidate, is_chosen, marked_to, end_at, end_stop)
+            shift = tables.unanswered if at == unanswered_at else 0
+        out += shift
         next_live += is_live
-        out = tables.output[found, state]
         state = tables.step[found, state]
         length = fates.end_length[out]
         if length > 0:
@@ -368,6 +384,15 @@ def _mask_document(
         ):
             row.labels[k] = row.ids[k]
     return ordinal, last
+
+
+@_compiled
+def _forget(row: _Row, start: int, stop: int, with_roles: bool) -> None:  # pragma: no cover: compiled
+    """Take back the labels of tokens, and their roles where no end marker has them."""
+    for k in range(start, stop):
+        row.labels[k] = IGNORE_INDEX
+        if with_roles and not row.marks[k] & _END_EMITTED:
+            row.roles[k] = OUTSIDE
 
 
 @_compiled

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import Automaton, Matcher, automaton_of
-from rolemask.masking.fates import Fate, fates_of
+from rolemask.masking.fates import Fate, fates_of, has_unanswered
 from rolemask.masking.policy import Policy
 from rolemask.masking.turns import UNATTENDED
 from rolemask.matching.compiler import OUTSIDE, Rules
@@ -59,6 +59,8 @@ class TorchKernel:
         index = seen.clamp(-1, len(tables.token_class) - 2).long()  # -1 is the last entry
         matches = self._matches_at(tables.token_class[index], borders, tables)
         output = tables.output[matches, _states_before(matches, tables.step)]
+        if has_unanswered(self.rules):
+            output = _with_unanswered(output, tables)
 
         key = tables.key[0, output]
         for offset, codes in enumerate(self._shifted(output)[1:], start=1):
@@ -164,6 +166,15 @@ def _states_between(functions: Tensor, per_row: int, halvings: int) -> Tensor:
     return functions[:-1, 0]
 
 
+def _with_unanswered(output: Tensor, tables: "_Tables") -> Tensor:
+    """Return the outputs (B, T), those of the second half of the fates in turns that the next one reopens: nobody answered them."""
+    turn = tables.starts_turn[output].cumsum(1)
+    unused = output.shape[1] + 1  # where the tokens write that reopen nothing
+    reopened = torch.zeros(len(output), unused + 1, dtype=torch.bool, device=output.device)
+    reopened.scatter_(1, torch.where(tables.reopens[output], turn - 1, unused), True)
+    return output + reopened.gather(1, turn) * (len(tables.starts_turn) // 2)
+
+
 def _last_in_document(event: Tensor, number: Tensor, borders: Tensor | None) -> Tensor:
     """Return the greatest number of the events in a document: per token (B, T), or per row (B, 1) without borders; 0 for none.
 
@@ -197,6 +208,7 @@ class _Tables(NamedTuple):
     output: Tensor  # (2 * matches, states) int64 -> output
     trained: Tensor  # (outputs,) bool, if the turn is chosen
     starts_turn: Tensor  # (outputs,) int64, 1 where a turn starts
+    reopens: Tensor  # (outputs,) bool
     is_candidate: Tensor  # (outputs,) bool
     end_trained: Tensor  # (distance, outputs) bool
     key: Tensor  # (distance, outputs) int64
@@ -220,6 +232,7 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
         output=torch.tensor(automaton.output + fresh_output),
         trained=torch.tensor([fate.trained_if_chosen for fate in fates]),
         starts_turn=torch.tensor([int(fate.starts_turn) for fate in fates]),
+        reopens=torch.tensor([fate.reopens for fate in fates]),
         is_candidate=torch.tensor([fate.is_candidate for fate in fates]),
         end_trained=torch.tensor(
             [
