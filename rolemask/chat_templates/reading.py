@@ -113,6 +113,8 @@ class Reader:
             starts = [user_end.strip() or user_end]
             self.user = Draft("user", [user_start], starts, {"include_end": False})
         self.assistant = Draft("assistant", list(dict.fromkeys(filter(None, starts))), stops)
+        if not header:
+            self.assistant.extra["unanswered"] = "user"
         if not stops:
             self.assistant.end = ["next_start"]
             self._note("stop token", "the template renders none after an answer, so none is trained")
@@ -307,7 +309,8 @@ class Reader:
         starts = [start for draft in turns for start in draft.start]
         if not opening or opening in starts or not all(start.startswith(opening) for start in starts):
             return []
-        return [Draft("other", [opening], self.assistant.end, dict(self.assistant.extra))]
+        extra = {key: value for key, value in self.assistant.extra.items() if key != "unanswered"}
+        return [Draft("other", [opening], self.assistant.end, extra)]
 
     def _images(self) -> list[str]:
         truth = self._ground_truth(IMAGE)

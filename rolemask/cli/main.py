@@ -98,9 +98,12 @@ def show(name: str, tokenizer: str | None) -> None:
         flags += [] if marker.include_end else ["not include_end"]
         flags += [f"header_end {_shown(marker.header_end, encode)}"] if marker.header_end else []
         flags += ["start_owner turn"] if marker.start_owner == "turn" else []
+        flags += [f"unanswered {marker.unanswered}"] if marker.unanswered else []
         end = _shown(marker.end, encode) if marker.end else "the end of the sequence"
         table.add_row(*map(escape, (marker.role, _shown(marker.start, encode), end, ", ".join(flags))))
     console.print(table)
+    if markers.document_start:
+        console.print(f"document start: {escape(_shown(markers.document_start, encode))}", style=MASKED_STYLE)
     for kind, tokens in markers.media.items():
         console.print(f"{kind}: {escape(_shown(tokens, encode))}", style=MASKED_STYLE)
 

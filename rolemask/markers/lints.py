@@ -89,6 +89,7 @@ def turn_key_on_a_span(source: Source, markers: PlacedMarkers) -> Iterator[Probl
     """Find a span with a key that only turns have."""
     for at, marker in _spans(markers):
         turn_keys = {"header_end": bool(marker.header_end), "include_start": marker.include_start, "include_end": not marker.include_end}
+        turn_keys["unanswered"] = marker.unanswered is not None
         for key, used in turn_keys.items():
             if used:
                 yield source.problem((*at, key), f"{key!r} is for turns, and this is a span", "remove it")
@@ -118,6 +119,25 @@ def span_starts_like_a_turn(source: Source, markers: PlacedMarkers) -> Iterator[
             if start in turn_starts:
                 message = f"the span's start {_quoted(start)} starts a turn too, and a turn's start wins inside a turn"
                 yield source.problem((*at, "start"), message)
+
+
+def unanswered_by_an_unknown_turn(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find an `unanswered` that names a role without turns: a typo."""
+    turn_roles = _turn_roles(markers)
+    for at, marker in _turns(markers):
+        if marker.unanswered is not None and marker.unanswered not in turn_roles:
+            hint = did_you_mean(marker.unanswered, turn_roles)
+            yield source.problem((*at, "unanswered"), f"no turn has the role {marker.unanswered!r}", hint)
+
+
+def question_that_nobody_answers(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find an assistant whose start ends every question: of two questions in a row, the second would be trained."""
+    user_ends = {end for _, marker in _turns(markers) if marker.role == "user" for end in marker.end}
+    for at, marker in _turns(markers):
+        shared = [start for start in marker.start if start in user_ends and start not in marker.end]
+        if marker.role == "assistant" and shared and marker.unanswered is None:
+            message = f"the assistant's start {_quoted(shared[0])} ends the user's turn too: of two questions in a row, the second would be trained"
+            yield source.problem((*at, "start"), message, "add `unanswered: user`")
 
 
 def misspelt_end_word(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
@@ -186,6 +206,8 @@ LINTS: tuple[Lint, ...] = (
     span_ends_at_next_start,
     span_in_an_unknown_turn,
     span_starts_like_a_turn,
+    unanswered_by_an_unknown_turn,
+    question_that_nobody_answers,
     misspelt_end_word,
     rewind_without_an_end,
     next_start_without_rewind,

@@ -319,3 +319,51 @@ def test_a_document_does_not_start_inside_a_marker() -> None:
     """Llama 2's header `[/INST]<s>[INST]` keeps its BOS token."""
     rules = compile_rules(MarkerSet("toy", "Toy", (replace(ASSISTANT, start=(TokenIds((2, 7, 3)),)),)), replace(IDS_ALONE, bos_id=7))
     assert mask([2, 7, 3, 60, 7, 61], rules, make_policy(rules.roles)).labels == [_, _, _, 60, _, _]
+
+
+UNANSWERED = replace(ASSISTANT, unanswered="user")
+
+
+def test_of_two_questions_in_a_row_neither_is_an_answer() -> None:
+    """1 opens a question, 2 stands behind every question: 1 q 2 q 2 a 9."""
+    user = replace(USER, end=(TokenIds((2,)),), include_end=False, rewind=True)
+    ids = [1, 50, 2, 51, 2, 60, 9, 1, 52, 2, 61, 9]
+    asked = masker(user, UNANSWERED)
+    assert masker(user, ASSISTANT)(ids) == [_, _, _, 51, _, 60, 9, _, _, _, 61, 9]
+    assert asked(ids) == [_, _, _, _, _, 60, 9, _, _, _, 61, 9]
+    assert asked.report(ids).turns == {"user": 3, "assistant": 2}
+    assert asked.report(ids).unterminated == 0
+    assert asked(ids, train_turns=[False, True]) == [*[_] * 10, 61, 9]
+    assert masker(user, UNANSWERED, turns="last")(ids[:7]) == [*[_] * 5, 60, 9]
+    assert masker(user, UNANSWERED, roles_to_train=["user"])(ids) == [_, 50, _, 51, _, _, _, _, 52, _, _, _]
+
+
+def test_the_next_start_of_its_own_is_no_answers_end() -> None:
+    user = replace(USER, end=(TokenIds((2,)),), include_end=False, rewind=True)
+    at_next_start = replace(UNANSWERED, end=(EndWord.NEXT_START,), rewind=True)
+    assert masker(user, at_next_start)([1, 50, 2, 51, 2, 60, 1, 52]) == [_, _, _, _, _, 60, 1, _]
+
+
+def test_an_answer_with_its_end_is_one_however_many_follow() -> None:
+    assert masker(USER, UNANSWERED)([1, 50, 9, 2, 60, 9, 2, 61, 9, 2, 62]) == [_, _, _, _, 60, 9, _, 61, 9, _, 62]
+
+
+def test_spans_of_an_unanswered_turn_are_the_questions() -> None:
+    assert masker(USER, UNANSWERED, REASONING)([2, 5, 51, 6, 52, 2, 5, 60, 6, 61, 9]) == [*[_] * 6, 5, 60, 6, 61, 9]
+
+
+@pytest.mark.parametrize(
+    ("name", "marked"),
+    [
+        ("hunyuan_a13b", "<|startoftext|>q1<|extra_0|>SECRET of the user.<|extra_0|>[[Answer.<|eos|>]]"),
+        ("llama2", "[INST] q1 [/INST] SECRET [/INST][[ Answer.</s>]]"),
+        ("orion", "<s>Human: q1\n\nAssistant: </s>Human: SECRET\n\nAssistant: </s>[[Answer.</s>]]"),
+        ("mistral_v3", "<s>[INST] q1[/INST] SECRET[/INST][[ Answer.</s>]]"),
+        ("glm4", "[gMASK]<sop><|user|>\nq<|assistant|>[[\nOne.]]<|assistant|>[[\nTwo.<|user|>]]"),
+    ],
+)
+def test_two_in_a_row(name: str, marked: str) -> None:
+    tokenizer, markers = with_specials(name)
+    rules = compile_rules(markers, tokenizer.vocabulary)
+    ids = tokenizer.encode(unmarked(marked))
+    assert show_trained(tokenizer.vocabulary, ids, mask(ids, rules, make_policy(rules.roles)).labels) == marked
