@@ -136,7 +136,9 @@ def question_that_nobody_answers(source: Source, markers: PlacedMarkers) -> Iter
     for at, marker in _turns(markers):
         shared = [start for start in marker.start if start in user_ends and start not in marker.end]
         if marker.role == "assistant" and shared and marker.unanswered is None:
-            message = f"the assistant's start {_quoted(shared[0])} ends the user's turn too: of two questions in a row, the second would be trained"
+            message = (
+                f"the assistant's start {_quoted(shared[0])} ends the user's turn too: of two questions in a row, the second is trained"
+            )
             yield source.problem((*at, "start"), message, "add `unanswered: user`")
 
 

@@ -63,7 +63,7 @@ class Event(Enum):
 
     HEADER_ENDS = auto()
     TURN_ENDS = auto()
-    TURN_IS_CUT = auto()  # the next turn or document starts before the end marker
+    TURN_IS_CUT = auto()  # the next turn or document starts before the end marker, or the end stands in a span that is not the model's
     TURN_IS_REOPENED = auto()  # by its own start, which says that it was none (`Rule.unanswered`)
     SPAN_ENDS = auto()
     SPAN_STARTS = auto()
@@ -94,7 +94,9 @@ def event_in_turn(here: Here, turn: Rule, span: Rule | None, *, in_header: bool)
     span_end_length = here.span_end.length if here.span_end and span is not None and not span.rewind else 0
     # gpt-oss ends its reasoning with a marker that begins like the end of a turn, and goes on: the longer marker wins.
     if end_length is not None and span_end_length <= end_length:
-        return Event.TURN_ENDS, end_length
+        # Inside a tool's result that is still open, it is not the model that ends the turn.
+        is_others = span is not None and span.has_end and not span.follows_turn and here.span_end is None
+        return (Event.TURN_IS_CUT, 0) if is_others else (Event.TURN_ENDS, end_length)
     if here.reopens:
         return Event.TURN_IS_REOPENED, 0
     if here.special_start or here.document_start:

@@ -55,6 +55,12 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
         end_length = _end_length(ids, at, taken, rule, rules)
         # The longer marker wins.
         if end_length is not None and closing_length(closing, span, rules) <= end_length:
+            inner = None if span is None else rules.rules[span.rule]
+            if inner is not None and inner.has_end and not inner.follows_turn and closing is None:
+                turn.end = turn.stop = at
+                turn.terminated = not rule.has_end
+                go_on = at, taken
+                break
             turn.end, turn.stop, turn.terminated = (at if rule.rewind else max(at, taken)), at + end_length, True
             go_on = (at, taken) if rule.rewind else after(at, end_length)
             break

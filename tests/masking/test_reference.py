@@ -131,8 +131,17 @@ def test_a_header_may_leave_a_span_open() -> None:
 
 
 def test_a_span_never_outlives_its_turn() -> None:
-    assert masker(USER, ASSISTANT, TOOL)([2, 3, 40, 9, 60, 2, 61, 9]) == [_, _, _, 9, _, _, 61, 9]
+    assert masker(USER, ASSISTANT, TOOL)([2, 3, 40, 9, 60, 2, 61, 9]) == [_, _, _, _, _, _, 61, 9]
     assert masker(USER, ASSISTANT, TOOL)([2, 3, 40, 1, 50, 9, 2, 61, 9]) == [_, _, _, _, _, _, _, 61, 9]
+
+
+def test_an_end_inside_somebody_elses_open_span_is_not_the_models() -> None:
+    endless = replace(TOOL, end=())  # Apertus: the results run to the end of the model's turn
+    assert masker(USER, ASSISTANT, endless)([2, 60, 3, 40, 9]) == [_, 60, _, _, 9]
+    ends_with_the_turn = replace(TOOL, end=(TokenIds((4,)), TokenIds((9,))), rewind=True)
+    assert masker(USER, ASSISTANT, ends_with_the_turn)([2, 60, 3, 40, 9]) == [_, 60, _, _, 9]
+    assert masker(USER, ASSISTANT, REASONING)([2, 5, 60, 9]) == [_, 5, 60, 9]
+    assert masker(USER, ASSISTANT, TOOL).report([2, 60, 3, 40, 9]).unterminated == 1
 
 
 @pytest.mark.parametrize(
@@ -357,12 +366,16 @@ def test_spans_of_an_unanswered_turn_are_the_questions() -> None:
     [
         ("hunyuan_a13b", "<|startoftext|>q1<|extra_0|>SECRET of the user.<|extra_0|>[[Answer.<|eos|>]]"),
         ("llama2", "[INST] q1 [/INST] SECRET [/INST][[ Answer.</s>]]"),
+        (
+            "gemma4",
+            "<|turn>model\n[[<|tool_call>call:f{}<tool_call|><|tool_response>]]response:f{value:lon<turn|>\n<|turn>model\n[[Yes.<turn|>]]\n",
+        ),
         ("orion", "<s>Human: q1\n\nAssistant: </s>Human: SECRET\n\nAssistant: </s>[[Answer.</s>]]"),
         ("mistral_v3", "<s>[INST] q1[/INST] SECRET[/INST][[ Answer.</s>]]"),
         ("glm4", "[gMASK]<sop><|user|>\nq<|assistant|>[[\nOne.]]<|assistant|>[[\nTwo.<|user|>]]"),
     ],
 )
-def test_two_in_a_row(name: str, marked: str) -> None:
+def test_what_is_not_the_models_in_real_sets(name: str, marked: str) -> None:
     tokenizer, markers = with_specials(name)
     rules = compile_rules(markers, tokenizer.vocabulary)
     ids = tokenizer.encode(unmarked(marked))
