@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from rolemask.masking.turns import Event, Here, Part, event_in_turn, reopens
+from rolemask.masking.turns import Event, Here, Part, event_in_turn
 from rolemask.matching.compiler import OUTSIDE, Rules
 from rolemask.matching.trie import Match, TokenTrie
 
@@ -29,6 +29,7 @@ class Matches(NamedTuple):
     document_starts: Match | None
     ends: tuple[Match | None, ...]  # per rule
     header_ends: tuple[Match | None, ...]  # per rule
+    own_starts: tuple[Match | None, ...]  # per rule
     spans: tuple[Match | None, ...]  # per role of a turn
 
     def longer_than_one(self) -> "Matches":
@@ -43,6 +44,7 @@ class Matches(NamedTuple):
             None,  # a document does not start inside a marker
             tuple(map(keep, self.ends)),
             tuple(map(keep, self.header_ends)),
+            tuple(map(keep, self.own_starts)),
             tuple(map(keep, self.spans)),
         )
 
@@ -135,13 +137,14 @@ def build_matcher(rules: Rules) -> Matcher:
     tries = [rules.starts, rules.special_starts, rules.document_starts]
     tries += [rule.ends for rule in rules.rules]
     tries += [rule.header_ends or empty for rule in rules.rules]
+    tries += [rule.own_starts for rule in rules.rules]
     tries += [rules.spans.get(role, empty) for role in range(len(rules.roles))]
     classes, members = _token_classes(tries)
 
     def matches_of(best: tuple[Match | None, ...]) -> Matches:
         count = len(rules.rules)
-        ends, header_ends, spans = best[3 : 3 + count], best[3 + count : 3 + 2 * count], best[3 + 2 * count :]
-        return Matches(best[0], best[1], best[2], ends, header_ends, spans)
+        ends, header_ends, own_starts = (best[3 + kind * count : 3 + (kind + 1) * count] for kind in range(3))
+        return Matches(best[0], best[1], best[2], ends, header_ends, own_starts, best[3 + 3 * count :])
 
     begin = _Path((0,) * len(tries), (None,) * len(tries), 0)
     numbers = {begin.key: 0}
@@ -247,7 +250,7 @@ def _step_in_turn(state: State, matches: Matches, rules: Rules) -> tuple[State, 
         header_end=matches.header_ends[state.rule],
         turn_end=matches.ends[state.rule],
         turn_start=matches.starts,
-        reopens=reopens(matches.starts, state.rule, rules),
+        own_start=matches.own_starts[state.rule],
         special_start=matches.special_starts,
         document_start=matches.document_starts,
         span_end=None if span is None else matches.ends[state.span],

@@ -76,7 +76,7 @@ class Here(NamedTuple):
     header_end: Match | None
     turn_end: Match | None
     turn_start: Match | None  # matters only to a turn that ends at the next start
-    reopens: bool  # whether a start of the turn's own rule matches, which says that nobody answered
+    own_start: Match | None  # of a turn with `unanswered`: nobody answered
     special_start: Match | None  # a turn start that begins with a special token
     document_start: Match | None
     span_end: Match | None  # of the span that is open
@@ -97,7 +97,7 @@ def event_in_turn(here: Here, turn: Rule, span: Rule | None, *, in_header: bool)
         # Inside a tool's result that is still open, it is not the model that ends the turn.
         is_others = span is not None and span.has_end and not span.follows_turn and here.span_end is None
         return (Event.TURN_IS_CUT, 0) if is_others else (Event.TURN_ENDS, end_length)
-    if here.reopens:
+    if here.own_start:
         return Event.TURN_IS_REOPENED, 0
     if here.special_start or here.document_start:
         return Event.TURN_IS_CUT, 0
@@ -112,15 +112,10 @@ def _turn_end_length(here: Here, turn: Rule) -> int | None:
     """Return how many tokens the end marker has, None where the turn goes on."""
     if here.turn_end:
         return here.turn_end.length
-    if turn.ends_at_next_start and here.turn_start and not here.reopens:
+    if turn.ends_at_next_start and here.turn_start and not here.own_start:
         # Generation stops at one special token; the rest of the header, and all of a header of text, belongs to the next turn.
-        return 1 if here.special_start else 0
+        return 1 if turn.header_is_stop and here.special_start and not here.document_start else 0
     return None
-
-
-def reopens(start: Match | None, rule: int, rules: Rules) -> bool:
-    """Whether a start inside a turn of `rule` is one of its own, and says that nobody answered."""
-    return start is not None and rules.rules[rule].unanswered != OUTSIDE and rules.openings[start.value][0] == rule
 
 
 def _next(at: int) -> int:
@@ -211,13 +206,11 @@ class _TurnReader:
         def match(trie: TokenTrie | None) -> Match | None:
             return match_beyond(self.taken, trie, self.ids, self.at)
 
-        needs_starts = self.rule.ends_at_next_start or self.rule.unanswered != OUTSIDE
-        starts = match(self.rules.starts) if needs_starts else None
         return Here(
             header_end=match(self.rule.header_ends),
             turn_end=match(self.rule.ends),
-            turn_start=starts,
-            reopens=reopens(starts, self.turn.rule, self.rules),
+            turn_start=match(self.rules.starts) if self.rule.ends_at_next_start else None,
+            own_start=match(self.rule.own_starts),
             special_start=match(self.rules.special_starts),
             # A marker that was found keeps its tokens: a document starts after it, not in its last token.
             document_start=self.rules.document_starts.match(self.ids, self.at) if self.at >= self.taken else None,

@@ -22,6 +22,8 @@ class Rule:
     within: int
     ends: TokenTrie
     ends_at_next_start: bool
+    header_is_stop: bool
+    """Whether the next header's first token, if special, is the stop token: `next_start` is the only end."""
     has_end: bool
     header_ends: TokenTrie | None
     include_start: bool
@@ -31,6 +33,8 @@ class Rule:
     follows_turn: bool
     unanswered: int
     """The rule of a turn that meets a start of this rule again: nobody answered, so its tokens are the next question. -1 for none."""
+    own_starts: TokenTrie
+    """The starts of this rule, if it has `unanswered`."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ class _Compiler:
             within=OUTSIDE if marker.within is None else roles.index(marker.within),
             ends=self._trie(marker, [end for end in marker.end if end is not EndWord.NEXT_START]),
             ends_at_next_start=EndWord.NEXT_START in marker.end,
+            header_is_stop=set(marker.end) == {EndWord.NEXT_START},
             has_end=bool(marker.end),
             header_ends=self._trie(marker, marker.header_end) if marker.header_end else None,
             include_start=marker.include_start,
@@ -185,11 +190,15 @@ class _Compiler:
             start_is_turns=marker.start_owner == "turn",
             follows_turn=marker.follows_turn,
             unanswered=OUTSIDE if marker.unanswered is None else self._turn_of(marker.unanswered),
+            own_starts=TokenTrie() if marker.unanswered is None else self._own_starts(marker),
         )
 
     def _turn_of(self, role: str) -> int:
         """Return the index of the first marker of a role's turns."""
         return next(index for index, marker in enumerate(self.markers.markers) if marker.within is None and marker.role == role)
+
+    def _own_starts(self, marker: Marker) -> TokenTrie:
+        return build_trie([entry for start in marker.start for entry in self._entries(marker, start, 0)], self.vocabulary)
 
     def _pattern_entries(self, pattern: Pattern) -> list[Entry]:
         if isinstance(pattern, TokenIds):

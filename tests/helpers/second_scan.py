@@ -64,7 +64,7 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
             turn.end, turn.stop, turn.terminated = (at if rule.rewind else max(at, taken)), at + end_length, True
             go_on = (at, taken) if rule.rewind else after(at, end_length)
             break
-        if rule.unanswered != OUTSIDE and (found := match_beyond(taken, rules.starts, ids, at)) and rules.openings[found[0]][0] == index:
+        if match_beyond(taken, rule.own_starts, ids, at):
             turn = Turn(rule.unanswered, start, turn.content, at, at, terminated=True)
             go_on = at, taken
             break
@@ -110,8 +110,7 @@ def _end_length(ids: Sequence[int], at: int, taken: int, rule: Rule, rules: Rule
     found = match_beyond(taken, rule.ends, ids, at)
     if found is not None:
         return found[1]
-    if rule.ends_at_next_start and (found := match_beyond(taken, rules.starts, ids, at)):
-        if rule.unanswered != OUTSIDE and rules.rules[rules.openings[found[0]][0]] is rule:
-            return None  # nobody answered
-        return 1 if match_beyond(taken, rules.special_starts, ids, at) else 0
+    if rule.ends_at_next_start and match_beyond(taken, rules.starts, ids, at) and not match_beyond(taken, rule.own_starts, ids, at):
+        begins_document = at >= taken and rules.document_starts.match(ids, at)
+        return 1 if rule.header_is_stop and match_beyond(taken, rules.special_starts, ids, at) and not begins_document else 0
     return None
