@@ -22,7 +22,7 @@ class RoleMaskCollator(Generic[FeatureT, BatchT]):
     >>> rolemask.RoleMaskCollator(collate, markers.compile())([[2, 6, 9]])
     {'input_ids': [[2, 6, 9]], 'labels': [[-100, 6, 9]]}
 
-    If the batch has `attention_mask`, `position_ids` or `seq_lens`, they are used; see `Masker.map_batch`. Labels that the other collator
+    The batch's `attention_mask` and the borders of packed documents are used; see `Masker.map_batch`. Labels that the other collator
     made are replaced: Transformers' collator for language modelling masks the pad id, and if pad == eos it masks every stop token too.
     To refine labels of your own, call `Masker.mask_`.
 

@@ -16,12 +16,12 @@ from rolemask.masking.batch import (
     ListBatch,
     Row,
     as_lists,
-    have_one_shape,
     is_array,
     is_tensor,
     read_batch,
     to_array,
 )
+from rolemask.masking.borders import add_borders, has_borders
 from rolemask.masking.dispatch import Dispatcher
 from rolemask.masking.explain import Explanation, explain_row
 from rolemask.masking.policy import choice, make_policy
@@ -150,13 +150,14 @@ on_empty=warn; roles user, assistant>
 
         If a row packs several documents, pass one of `position_ids`, `cu_seqlens` and `seq_lens`: each document is masked as if it stood
         alone, and the first label of every document but the first is -100. An `attention_mask` that numbers the documents
-        (1, 1, 2, 2, 2, 0, as Axolotl's does) says it too.
+        (1, 1, 2, 2, 2, 0, as Axolotl's does) says it too. `map_batch` and `RoleMaskCollator` find the borders under more names.
 
         Args:
             input_ids: (B, T) or (T,) tensor or array, int32 or int64; or a list of ints, or of lists of ints of any lengths.
             attention_mask: The same shape; 0 where a token is padding. Without it, tokens with the pad id are padding.
-            position_ids: The same shape; a document begins wherever the position does not go up.
-            cu_seqlens: (n + 1,) ascending borders from 0; for a batch of one row.
+            position_ids: The same shape; a document begins wherever the position does not go up. Those of a multimodal model have one
+                more axis, in front: of three, a document begins where all are at their least value of the row; of four, the first counts.
+            cu_seqlens: (n + 1,) ascending borders from 0, for a batch of one row; or (B, n + 1).
             seq_lens: (B, n) or, for one row, (n,): the lengths of the documents, 0 for none.
             train_turns: One flag per trainable turn, per row: False leaves that turn out.
 
@@ -174,12 +175,8 @@ on_empty=warn; roles user, assistant>
             if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
                 self._check_empty(read_batch(input_ids, attention_mask, **rows), to_array(labels))
             return cast("IdsT", tensors.restore(labels))
-        if attention_mask is None:
-            self._check_pad_token()
         batch = read_batch(input_ids, attention_mask, **rows)
-        labels, _ = self._paths.mask(batch, with_roles=False)
-        self._check_empty(batch, labels)
-        return cast("IdsT", batch.restore(labels))
+        return cast("IdsT", batch.restore(self._label(batch)))
 
     @checks_keywords
     def mask_(
@@ -535,23 +532,22 @@ on_empty=warn; roles user, assistant>
         {'labels': [[-100, 6, 9], [-100, 7]]}
 
         Args:
-            batch: A mapping with `input_ids` and, if it has them, `attention_mask`, `position_ids` of the shape of `input_ids`, and
-                `seq_lens`, which mean what they mean for `__call__`. Other keys are ignored.
+            batch: A mapping with `input_ids` and, if it has them, `attention_mask` and the borders of documents: `position_ids`,
+                `seq_lens` and `cu_seqlens`, which mean what they mean for `__call__`, `seq_lengths` (TRL's name of `seq_lens`),
+                `cu_seq_lens_q` (Transformers' name of `cu_seqlens`) and `seq_idx` (a number per token, another one for another document).
+                Other keys are ignored. A batch on a device that has borders is masked on the host.
 
         Raises:
-            InputError: The batch has no `input_ids`.
+            InputError: The batch has no `input_ids`; a key with borders has another shape; or two of them disagree.
         """
         if "input_ids" not in batch:
             raise InputError(f"the batch has no 'input_ids', only {', '.join(batch) or 'nothing'}. Tokenize the dataset first")
-        rows = {}
-        positions = batch.get("position_ids")
-        # Positions with more axes (three for the multimodal rotary embedding) are places in an image, not in a document.
-        if positions is not None and have_one_shape(positions, batch["input_ids"]):
-            rows["position_ids"] = positions
-        elif batch.get("seq_lens") is not None:
-            rows["seq_lens"] = batch["seq_lens"]
-        labels: TokenIdsLike = self(batch["input_ids"], batch.get("attention_mask"), **rows)
-        return {"labels": labels}
+        input_ids, attention_mask = batch["input_ids"], batch.get("attention_mask")
+        if not has_borders(batch):
+            return {"labels": self(input_ids, attention_mask)}
+        rows = read_batch(input_ids, attention_mask)
+        add_borders(rows, batch, self.rules.pad_id)
+        return {"labels": rows.restore(self._label(rows))}
 
     def _summary(self) -> str:
         parts = []
@@ -580,6 +576,14 @@ on_empty=warn; roles user, assistant>
             make_policy(self.markers.roles, roles_to_train=roles)
             self._weighted = Dispatcher(self.rules, replace(self.policy, roles_to_train=roles), self._paths.backend)
         return self._weighted
+
+    def _label(self, batch: ListBatch | ArrayBatch) -> Any:  # noqa: ANN401 - lists or an array, like the batch
+        """Return the labels of a batch, masked on the host."""
+        if batch.attention is None:
+            self._check_pad_token()
+        labels, _ = self._paths.mask(batch, with_roles=False)
+        self._check_empty(batch, labels)
+        return labels
 
     def _report(self, row: Row, index: int) -> RowReport:
         masked = self._paths.define(row, index)
