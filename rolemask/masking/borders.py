@@ -3,15 +3,16 @@
 The names, and what they mean: `docs/training.md`, "Packed and padding-free batches".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from rolemask.errors import InputError
 from rolemask.masking.batch import ArrayBatch, ListBatch, add_starts, find_starts
-from rolemask.masking.documents import as_nested
+from rolemask.masking.documents import as_nested, lengths_per_row
 
-BORDER_KEYS = ("position_ids", "seq_lens", "seq_lengths", "cu_seqlens", "cu_seq_lens_q", "seq_idx")
+LENGTH_KEYS = ("seq_lens", "seq_lengths")
+BORDER_KEYS = ("position_ids", *LENGTH_KEYS, "cu_seqlens", "cu_seq_lens_q", "seq_idx")
 """The keys of a batch that say where its documents begin. No other key does, but an attention mask that numbers them."""
 _QUIET_KEYS = ("attention_mask", "position_ids")
 """They are there without packing too: a row in which they show no border says nothing, and can't disagree."""
@@ -35,6 +36,7 @@ def add_borders(batch: ListBatch | ArrayBatch, given: Mapping[str, Any], pad_id:
         InputError: A key has another shape than `batch`, or two keys disagree.
     """
     found = {} if batch.starts is None else {"attention_mask": batch.starts}
+    covered = [len(ids) for ids in batch.ids]
     for key in BORDER_KEYS:
         value = given.get(key)
         if value is None or (key == "cu_seqlens" and _is_of_media(given, value, batch)):
@@ -42,7 +44,10 @@ def add_borders(batch: ListBatch | ArrayBatch, given: Mapping[str, Any], pad_id:
         if key == "position_ids" and isinstance(batch, ListBatch):
             value = _axes_first(value, batch)
         found[key] = find_starts(batch, key, value)
-    _check_agreement(batch, found, pad_id)
+        if key in LENGTH_KEYS:
+            sums = map(sum, lengths_per_row(value, len(batch.ids), key))
+            covered = [min(pair) for pair in zip(covered, sums, strict=True)]
+    _check_agreement(batch, found, pad_id, covered)
     for starts in found.values():
         add_starts(batch, starts)
 
@@ -68,7 +73,7 @@ def _has_axes(row: Any, size: int) -> bool:
     return is_nested and all(isinstance(axis, list) and len(axis) == size for axis in row)
 
 
-def _check_agreement(batch: ListBatch | ArrayBatch, found: Mapping[str, Any], pad_id: int | None) -> None:
+def _check_agreement(batch: ListBatch | ArrayBatch, found: Mapping[str, Any], pad_id: int | None, covered: Sequence[int]) -> None:
     """Raise InputError where one key begins a document and another doesn't."""
     lists = {key: starts.tolist() if isinstance(batch, ArrayBatch) else starts for key, starts in found.items()}
     for row in range(len(batch.ids)):
@@ -76,7 +81,7 @@ def _check_agreement(batch: ListBatch | ArrayBatch, found: Mapping[str, Any], pa
         first = next(iter(borders.values()), None)
         if all(starts == first for starts in borders.values()):
             continue
-        inside = _places_between_tokens(batch, row, pad_id)
+        inside = _places_between_tokens(batch, row, pad_id, covered[row])
         borders = {key: [at for at in inside if starts[at]] for key, starts in borders.items()}
         telling = {key: places for key, places in borders.items() if places or key not in _QUIET_KEYS}
         for (one, places), (other, others) in pairwise(telling.items()):
@@ -89,10 +94,11 @@ def _check_agreement(batch: ListBatch | ArrayBatch, found: Mapping[str, Any], pa
                 )
 
 
-def _places_between_tokens(batch: ListBatch | ArrayBatch, row: int, pad_id: int | None) -> list[int]:
-    """Return the tokens of a row that follow another one: neither is padding."""
+def _places_between_tokens(batch: ListBatch | ArrayBatch, row: int, pad_id: int | None, covered: int) -> list[int]:
+    """Return the tokens of a row that follow another one: neither is padding. That is also one id over and over behind all lengths."""
     ids = batch.ids[row] if isinstance(batch, ListBatch) else batch.ids[row].tolist()
     if batch.attention is not None:
         return [at for at in range(1, len(ids)) if batch.attention[row][at] and batch.attention[row][at - 1]]
+    ids = ids[:covered] if len(set(ids[covered:])) == 1 else ids
     tokens = [at for at, id_ in enumerate(ids) if id_ != pad_id]
     return list(range(tokens[0] + 1, tokens[-1] + 1)) if tokens else []
