@@ -64,6 +64,8 @@ on_empty=warn; roles user, assistant>
         tokenizer: The tokenizer or processor that makes the ids. Not needed if every marker is given as ids.
         train_on_inputs: Train everything but media and padding.
         roles_to_train: The roles that are trained; None means ``["assistant"]``, ``[]`` trains nothing.
+        roles_to_mask: The roles that are never trained, not even where their span follows a trained turn, or with `train_on_inputs`:
+            ``["reasoning"]`` trains the answer without its reasoning.
         train_on_eos: Which end markers are trained: those of trained turns (``"turn"``), of ``"all"`` turns, of the ``"last"`` trained
             turn that has one, or ``"none"``.
         turns: ``"all"`` turns of the trained roles, or only the ``"last"``.
@@ -77,7 +79,7 @@ on_empty=warn; roles user, assistant>
 
     Raises:
         TokenizerMismatchError, TemplateMismatchError, UnsupportedTokenizerError: See `MarkerSet.compile`.
-        PolicyError: A role that the set does not have, or an option with a wrong value.
+        PolicyError: A role that the set does not have, or that is both to be trained and to be masked; an option with a wrong value.
         ArgumentError: An unknown keyword.
     """
 
@@ -89,6 +91,7 @@ on_empty=warn; roles user, assistant>
         *,
         train_on_inputs: bool = False,
         roles_to_train: Sequence[str] | None = None,
+        roles_to_mask: Sequence[str] = (),
         train_on_eos: TrainOnEos = "turn",
         turns: Turns = "all",
         on_empty: OnEmpty = "warn",
@@ -103,7 +106,12 @@ on_empty=warn; roles user, assistant>
         if not markers.markers:  # media and padding only: `rolemask.detect(..., fallback="media")`
             train_on_inputs, roles_to_train = True, []
         self.policy = make_policy(
-            markers.roles, train_on_inputs=train_on_inputs, roles_to_train=roles_to_train, train_on_eos=train_on_eos, turns=turns
+            markers.roles,
+            train_on_inputs=train_on_inputs,
+            roles_to_train=roles_to_train,
+            roles_to_mask=roles_to_mask,
+            train_on_eos=train_on_eos,
+            turns=turns,
         )
         self.on_empty = on_empty
         self.rules = _compile(markers, tokenizer)
@@ -377,7 +385,7 @@ on_empty=warn; roles user, assistant>
             float32, of the type, shape and device of `input_ids`.
 
         Raises:
-            PolicyError: A role that the set does not have, or a negative weight.
+            PolicyError: A role that the set does not have, or that `roles_to_mask` names; a negative weight.
         """
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         table = self._weight_table(role_weights)
@@ -595,7 +603,7 @@ on_empty=warn; roles user, assistant>
     def _paths_for(self, roles: tuple[str, ...]) -> Dispatcher:
         """Return a dispatcher that trains other roles. The last one is kept: a training loop asks for the same roles again and again."""
         if self._weighted is None or self._weighted.policy.roles_to_train != roles:
-            make_policy(self.markers.roles, roles_to_train=roles)
+            make_policy(self.markers.roles, roles_to_train=roles, roles_to_mask=self.policy.roles_to_mask)
             self._weighted = Dispatcher(self.rules, replace(self.policy, roles_to_train=roles), self._paths.backend)
         return self._weighted
 

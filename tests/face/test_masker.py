@@ -191,6 +191,13 @@ def test_wrong_labels_are_told(masker: rolemask.Masker) -> None:
     [
         ({"roles_to_train": ["asistant"]}, "the role 'asistant'; this marker set has user, assistant. did you mean 'assistant'?"),
         ({"roles_to_train": "assistant"}, "is the text 'assistant', expected a list"),
+        ({"roles_to_mask": ["usr"]}, "roles_to_mask names the role 'usr'; this marker set has user, assistant. did you mean 'user'?"),
+        ({"roles_to_mask": "user"}, "roles_to_mask is the text 'user', expected a list: ['user']"),
+        ({"roles_to_mask": ["assistant"]}, "roles_to_train and roles_to_mask both name the role 'assistant'"),
+        (
+            {"roles_to_train": ["user"], "roles_to_mask": ["assistant", "user"]},
+            "roles_to_train and roles_to_mask both name the role 'user'",
+        ),
         ({"train_on_eos": "trun"}, "train_on_eos is 'trun', expected one of 'turn', 'all', 'last', 'none'. did you mean 'turn'?"),
         ({"turns": "first"}, "turns is 'first'"),
         ({"on_empty": "explode"}, "on_empty is 'explode'"),

@@ -15,6 +15,7 @@ from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import Automaton, automaton_of
 from rolemask.masking.fates import fates_of
 from rolemask.masking.policy import Policy
+from rolemask.masking.reference import masked_roles
 from rolemask.matching.compiler import OUTSIDE, Rules
 
 Ids = NDArray[np.integer[Any]]
@@ -105,6 +106,7 @@ class NumbaKernel:
 
     def __init__(self, rules: Rules, policy: Policy) -> None:
         self._policy = policy
+        self._is_masked = np.array(masked_roles(rules, policy))
         self._tables = _make_tables(rules, policy, automaton_of(rules))
 
     def mask(
@@ -130,7 +132,7 @@ class NumbaKernel:
             has_attention=attention is not None,
             has_starts=starts is not None,
             has_flags=train_turns is not None,
-            with_roles=with_roles,
+            with_roles=with_roles or bool(self._policy.roles_to_mask),
             only_last_turn=self._policy.turns == "last",
             only_last_end=self._policy.train_on_eos == "last",
         )
@@ -139,10 +141,12 @@ class NumbaKernel:
         attention = empty if attention is None else np.ascontiguousarray(attention)
         starts = empty if starts is None else np.ascontiguousarray(starts)
         labels = np.full_like(ids, IGNORE_INDEX)
-        roles = np.full(ids.shape if with_roles else (len(ids), 0), OUTSIDE, dtype=np.int8)
+        roles = np.full(ids.shape if options.with_roles else (len(ids), 0), OUTSIDE, dtype=np.int8)
         counts = np.zeros(len(ids), dtype=np.int64)
         _mask_rows(ids, attention, starts, flags, options, labels, roles, counts, self._tables)
-        return labels, roles, counts.tolist()
+        if self._policy.roles_to_mask:
+            labels[self._is_masked[roles]] = IGNORE_INDEX
+        return labels, roles if with_roles else roles[:, :0], counts.tolist()
 
 
 def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:

@@ -20,6 +20,7 @@ from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import Automaton, Matcher, automaton_of
 from rolemask.masking.fates import Fate, fates_of
 from rolemask.masking.policy import Policy
+from rolemask.masking.reference import masked_roles
 from rolemask.masking.turns import UNATTENDED
 from rolemask.matching.compiler import OUTSIDE, Rules
 
@@ -70,6 +71,8 @@ class TorchKernel:
             trained &= (ids != self.rules.pad_id) | (key >= _emitted_key(self._longest_end, self.rules))
         if borders is not None:
             trained &= ~borders
+        if self.policy.roles_to_mask:
+            trained &= ~tables.is_masked[key]
         return torch.where(trained, ids, IGNORE_INDEX), tables.role[key]
 
     def _tables_on(self, device: torch.device) -> "_Tables":
@@ -201,6 +204,7 @@ class _Tables(NamedTuple):
     end_trained: Tensor  # (distance, outputs) bool
     key: Tensor  # (distance, outputs) int64
     role: Tensor  # (keys,) int8
+    is_masked: Tensor  # (keys,) bool, whether this role is never trained
 
 
 def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables:
@@ -211,6 +215,7 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
     fresh_output = [[row[0]] * len(row) for row in automaton.output]
     keys = [[_key(fate, distance, longest, rules) for fate in fates] for distance in range(longest)]
     roles = [key % (len(rules.roles) + 1) - 1 for key in range(max(map(max, keys)) + 1)]
+    is_masked = masked_roles(rules, policy)
     return _Tables(
         token_class=token_class,
         trainable=trainable,
@@ -229,6 +234,7 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
         ),
         key=torch.tensor(keys),
         role=torch.tensor(roles, dtype=torch.int8),
+        is_masked=torch.tensor([is_masked[role] for role in roles]),
     )
 
 
