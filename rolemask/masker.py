@@ -68,7 +68,8 @@ on_empty=warn; roles user, assistant>
             ``["reasoning"]`` trains the answer without its reasoning.
         train_on_eos: Which end markers are trained: those of trained turns (``"turn"``), of ``"all"`` turns, of the ``"last"`` trained
             turn that has one, or ``"none"``.
-        turns: ``"all"`` turns of the trained roles, or only the ``"last"``.
+        turns: ``"all"`` turns of the trained roles, only the ``"last"``, or those of the ``"last_round"``: behind the last question. A
+            question is a user's turn that carries no tool's result.
         on_empty: What to do about a row in which nothing is trained: ``"warn"``, ``"error"`` or ``"ignore"``. A masker warns once; a copy
             of it (pickled, or in a worker process) warns once more. On a device only ``"error"`` looks, and it synchronises.
         self_check: What to do if the tokenizer's chat template does not follow the marker set: ``"error"``, ``"warn"``, or don't check:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 TrainOnEos = Literal["turn", "all", "last", "none"]
 """Which end markers are trained: those of trained turns, of all turns, of the last trained turn that has one, or none."""
-Turns = Literal["all", "last"]
-"""Which turns of the trained roles are trained."""
+Turns = Literal["all", "last", "last_round"]
+"""Which turns of the trained roles are trained: all, the last one, or those behind the last question of each document."""
 Labels = Literal["auto", "refine", "replace"]
 """What becomes of labels, masks and flags that came with the data."""
 OnEmpty = Literal["warn", "error", "ignore"]

@@ -242,7 +242,7 @@ def _print_verification(console: Console, one: Verification, shown: str | None) 
 @click.option("--roles-to-mask", metavar="ROLE,...", default="", help="The roles that are never trained.")
 @click.option("--train-on-eos", metavar="WHICH", default="turn", show_default=True, help="Which end markers: turn, all, last or none.")
 @click.option("--train-on-inputs", is_flag=True, help="Train everything but media and padding.")
-@click.option("--turns", metavar="WHICH", default="all", show_default=True, help="Which turns: all or last.")
+@click.option("--turns", metavar="WHICH", default="all", show_default=True, help="Which turns: all, last or last_round.")
 def explain(
     name: str,
     chat: Path,

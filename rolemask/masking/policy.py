@@ -8,6 +8,9 @@ from rolemask.errors import PolicyError, did_you_mean
 from rolemask.types import TrainOnEos, Turns
 
 DEFAULT_ROLES = ("assistant",)
+QUESTION_ROLE = "user"
+RESULT_ROLE = "tool"
+"""A turn of `QUESTION_ROLE` is a question, unless it carries a span of `RESULT_ROLE`: many templates write a tool's result as a user's."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Policy:
         roles_to_train: The roles to train.
         roles_to_mask: The roles that are never trained, whatever else says so.
         train_on_eos: The end markers to train: those of the trained turns, of all turns, of the last trained turn that has one, or none.
-        turns: Train all turns of these roles, or only the last one.
+        turns: Train all turns of these roles, only the last one, or only those behind the last question.
     """
 
     train_on_inputs: bool = False
@@ -58,6 +61,8 @@ def make_policy(
         raise PolicyError(f"roles_to_train and roles_to_mask both name the role {both[0]!r}: is it trained or not?")
     choice("train_on_eos", train_on_eos, get_args(TrainOnEos))
     choice("turns", turns, get_args(Turns))
+    if turns == "last_round" and QUESTION_ROLE not in known:
+        raise PolicyError(f"turns='last_round' needs questions: the markers declare no role {QUESTION_ROLE!r}, only {', '.join(known)}")
     return Policy(bool(train_on_inputs), chosen, train_on_eos, turns, masked)  # type: ignore[arg-type]
 
 

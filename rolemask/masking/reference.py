@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rolemask.errors import InputError
 from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.policy import Policy
+from rolemask.masking.policy import QUESTION_ROLE, RESULT_ROLE, Policy
 from rolemask.masking.turns import UNATTENDED, Turn, scan
 from rolemask.matching.compiler import OUTSIDE, Rule, Rules
 
@@ -175,9 +175,18 @@ def choose_turns(turns: Sequence[Turn], rules: Rules, policy: Policy, flags: Ite
     """Return, per turn of a document, whether it is trained. Each trainable turn takes one of the `flags`."""
     chosen = [may_be_trained(turn, rules, policy) and bool(flags is None or next(flags, False)) for turn in turns]
     if policy.turns == "last":
-        last = max((index for index, is_chosen in enumerate(chosen) if is_chosen), default=None)
-        chosen = [index == last for index in range(len(turns))]
-    return chosen
+        first = max((index for index, is_chosen in enumerate(chosen) if is_chosen), default=0)
+    elif policy.turns == "last_round":
+        first = max((index for index, turn in enumerate(turns) if is_question(turn, rules)), default=-1) + 1
+    else:
+        first = 0
+    return [is_chosen and index >= first for index, is_chosen in enumerate(chosen)]
+
+
+def is_question(turn: Turn, rules: Rules) -> bool:
+    """Whether a turn is the user's, and carries no tool's result."""
+    carries_result = any(rules.roles[rules.rules[span.rule].role] == RESULT_ROLE for span in turn.spans)
+    return rules.roles[rules.rules[turn.rule].role] == QUESTION_ROLE and not carries_result
 
 
 def check_train_turns(flags: Sequence[bool], count: int, policy: Policy, row: int = 0) -> None:

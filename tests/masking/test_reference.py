@@ -154,6 +154,33 @@ def test_turns_last_trains_the_last_trained_turn_only() -> None:
     assert masker(USER, ASSISTANT, turns="last")([2, 60, 9, 2, 61, 9, 1, 50, 9]) == [_, _, _, _, 61, 9, _, _, _]
 
 
+def test_turns_last_round_trains_the_answers_behind_the_last_question() -> None:
+    question, answer = [1, 50, 9], [2, 60, 9]
+    last_round = masker(USER, ASSISTANT, turns="last_round")
+    trained = [_, 60, 9]
+    assert last_round([*question, *answer, *question, *answer, *answer]) == [_] * 9 + trained * 2
+    assert last_round([*answer, *answer]) == trained * 2  # no question
+    assert last_round([*answer, *question]) == [_] * 6
+    assert last_round([*question, *question, *answer]) == [_] * 6 + trained
+    assert (
+        last_round([*question, *answer, *answer, *answer, *question, *answer], seq_lens=[9, 9]) == [_] * 3 + trained * 2 + [_] * 6 + trained
+    )
+    assert last_round([*question, *answer, *answer], train_turns=[True, False]) == [_] * 3 + trained + [_] * 3
+    ends = masker(USER, ASSISTANT, turns="last_round", train_on_eos="last")
+    assert ends([*question, *answer, *question, *answer, *answer]) == [_] * 10 + [60, _, _, 60, 9]
+    assert last_round.report([*answer, *question]).why_empty == "no words of assistant follow the last question (turns=last_round)"
+    with pytest.raises(PolicyError, match="turns='last_round' needs questions: the markers declare no role 'user', only assistant"):
+        masker(ASSISTANT, turns="last_round")
+
+
+def test_a_users_turn_that_carries_a_tools_result_is_no_question() -> None:
+    result = Marker("tool", (TokenIds((3,)),), (TokenIds((4,)),), within="user")
+    last_round = masker(USER, ASSISTANT, result, turns="last_round")
+    ids = [1, 50, 9, 2, 60, 9, 1, 3, 70, 4, 3, 71, 4, 9, 2, 61, 9]
+    assert last_round(ids) == [_, _, _, _, 60, 9, *[_] * 9, 61, 9]
+    assert last_round(ids[6:]) == [_] * 9 + [61, 9]
+
+
 def test_train_on_inputs_trains_all_but_media_and_padding() -> None:
     markers = MarkerSet("toy", "Toy", (USER, ASSISTANT), media={"image": ("<image>",)})
     from rolemask.matching.vocabulary import Vocabulary

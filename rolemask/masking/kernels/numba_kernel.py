@@ -45,6 +45,8 @@ class _Fates(NamedTuple):
     trained_if_chosen: Bools
     starts_turn: Bools
     is_candidate: Bools
+    starts_question: Bools
+    carries_result: Bools
     end_length: NDArray[np.uint32]
     end_role: NDArray[np.int8]
     end_emitted: Bools
@@ -78,13 +80,14 @@ class _Tables(NamedTuple):
 
 
 class _Options(NamedTuple):
-    """Which arguments are given (arrays that are not are empty), and the two policies that the fates don't cover."""
+    """Which arguments are given (arrays that are not are empty), and the policies that the fates don't cover."""
 
     has_attention: bool
     has_starts: bool
     has_flags: bool
     with_roles: bool
     only_last_turn: bool
+    only_last_round: bool
     only_last_end: bool
 
 
@@ -134,6 +137,7 @@ class NumbaKernel:
             has_flags=train_turns is not None,
             with_roles=with_roles or bool(self._policy.roles_to_mask),
             only_last_turn=self._policy.turns == "last",
+            only_last_round=self._policy.turns == "last_round",
             only_last_end=self._policy.train_on_eos == "last",
         )
         # numba compiles anew for every memory layout; a copy is cheaper.
@@ -225,11 +229,12 @@ def _mask_rows(
             else:
                 stop = size
             _find_matches(row.ids, row.attention, options.has_attention, marks, start, stop, tables.matcher, live_at, live_matches)
-            # With turns="last" a first pass finds the last trainable turn, a second one trains it.
-            last_turn = -1
-            if options.only_last_turn:
-                _, last_turn = _mask_document(row, start, stop, ordinal, -1, False, options, tables)
-            ordinal, _ = _mask_document(row, start, stop, ordinal, last_turn, options.with_roles, options, tables)
+            # With turns="last" or "last_round" a first pass finds the first turn to train, a second one trains from there on.
+            first_turn = 0
+            if options.only_last_turn or options.only_last_round:
+                no_turn = stop - start + 1
+                _, first_turn = _mask_document(row, start, stop, ordinal, no_turn, False, options, tables)
+            ordinal, _ = _mask_document(row, start, stop, ordinal, first_turn, options.with_roles, options, tables)
             if start > 0:
                 labels[index, start] = IGNORE_INDEX
             start = stop
@@ -303,15 +308,15 @@ def _find_matches(
 
 @_compiled
 def _mask_document(
-    row: _Row, start: int, stop: int, ordinal: int, last_turn: int, with_roles: bool, options: _Options, tables: _Tables
+    row: _Row, start: int, stop: int, ordinal: int, first_turn: int, with_roles: bool, options: _Options, tables: _Tables
 ) -> tuple[int, int]:  # pragma: no cover: compiled
-    """Mask one document; return the number of flags used so far in the row, and the number of its last turn to train.
+    """Mask one document; return the number of flags used so far in the row, and the first turn to train by the policy.
 
-    `last_turn` is the only turn to train with `only_last_turn`, -1 for none. Turns count from 1.
+    Turns before `first_turn` are not trained. Turns count from 1.
     """
     fates, token_class = tables.fates, tables.matcher.token_class
     state = np.uint32(0)
-    turn, last = 0, -1
+    turn = last = question = question_before = 0
     is_candidate = is_chosen = False
     marked_to = start  # end markers reach up to here
     end_at = end_stop = 0  # the last end marker of a chosen turn
@@ -346,14 +351,17 @@ def _mask_document(
         if fates.starts_turn[out]:
             turn += 1
             is_candidate = is_chosen = False
+            if fates.starts_question[out]:
+                question_before, question = question, turn
+        if fates.carries_result[out] and question == turn:
+            question = question_before
         if fates.is_candidate[out] and not is_candidate:
             is_candidate = True
             is_chosen = not options.has_flags or (ordinal < row.flags.shape[0] and row.flags[ordinal])
             ordinal += 1
             if is_chosen:
                 last = turn
-            if options.only_last_turn:
-                is_chosen = is_chosen and turn == last_turn
+            is_chosen = is_chosen and turn >= first_turn
         mark = row.marks[at] if at < marked_to else np.uint8(0)
         end_emitted = (mark & _END_EMITTED) != 0
         trained = fates.trained_always[out] or (is_chosen and fates.trained_if_chosen[out]) or (mark & _END_TRAINED) != 0
@@ -371,7 +379,7 @@ def _mask_document(
             row.ids[k], True, token_class, tables.is_media, tables.is_pad
         ):
             row.labels[k] = row.ids[k]
-    return ordinal, last
+    return ordinal, question + 1 if options.only_last_round else last
 
 
 @_compiled
