@@ -67,6 +67,8 @@ class RoleMaskCollator(Generic[FeatureT, BatchT]):
                 tokens are not found in the batch, because it cut them or expanded media in them; or see `Masker.map_batch`.
         """
         columns: list[Mapping[str, Any]] = [feature for feature in features if isinstance(feature, Mapping)]
+        if len(columns) < len(features):  # some are no mappings: nothing to read or to remove
+            columns = []
         removed = {*CALLERS_KEYS} - {"labels"}
         if any(
             kind.__name__ in _WITHOUT_LABELS and kind.__module__.startswith("transformers.") for kind in type(self.base_collator).__mro__

@@ -40,19 +40,27 @@ def place_columns(features: Sequence[Mapping[str, Any]], batch: Mapping[str, Any
     rows = as_lists(read_batch(batch["input_ids"], batch.get("attention_mask")))
     is_told = has_borders(batch) or rows.starts is not None
     documents = [_documents(feature, pad_id, only_lengths=is_told) for feature in features]
-    is_packed = any(len(lengths) > 1 for lengths in documents) or (not is_told and len(rows.ids) == 1 < len(features))
-    if not (keys or is_packed):
+    is_packed = any(len(lengths) > 1 for lengths in documents)
+    is_flattened = not is_told and len(rows.ids) == 1 < len(features)
+    if not (keys or is_packed or is_flattened):
         return {}
+    columns = {key: [as_nested(feature.get(key)) for feature in features] for key in keys}
+    for key, values in columns.items():
+        for index, value in enumerate(values):
+            if not isinstance(value, list):
+                raise InputError(f"feature {index} has {key}={value!r}, expected a list: give every feature one, or none")
     placed: dict[str, Any] = {}
     places = _find_places([_tokens(feature) for feature in features], [_size(feature, keys) for feature in features], rows)
-    for key in keys:
-        values = [as_nested(feature.get(key)) for feature in features]
-        if not all(isinstance(value, list) for value in values):
-            index = next(index for index, value in enumerate(values) if not isinstance(value, list))
-            raise InputError(f"feature {index} has {key}={values[index]!r}, and others have a list: give all of them one, or none")
+    for key, values in columns.items():
         placed[key] = rows.restore(_flags(values, rows) if key == "train_turns" else _spread(key, values, places, rows))
-    if is_packed and (None not in places or not is_told):
-        placed["seq_lengths"] = rows.restore(_lengths(documents, places, rows))
+    found = [place for place in places if place is not None]
+    if len(found) == len(features) and (is_packed or is_flattened):
+        placed["seq_lengths"] = rows.restore(_lengths(documents, found, rows))
+    elif is_packed and not is_told:
+        raise InputError(
+            f"feature {places.index(None)} packs documents, or stands beside one that does, and its tokens are not those of the batch, "
+            "which doesn't say where documents begin: let the collator return position_ids or seq_lens"
+        )
     return placed
 
 
@@ -114,14 +122,9 @@ def _flags(columns: Sequence[list[bool]], rows: ListBatch) -> list[list[bool]]:
     return list(columns) if len(columns) == len(rows.ids) else [[flag for flags in columns for flag in flags]]
 
 
-def _lengths(documents: Sequence[list[int]], places: Sequence[Place | None], rows: ListBatch) -> list[list[int]]:
+def _lengths(documents: Sequence[list[int]], places: Sequence[Place], rows: ListBatch) -> list[list[int]]:
     """Return the lengths of the documents of each row; what stands before the first feature, padding, has one too."""
     lengths: list[list[int]] = [[] for _ids in rows.ids]
-    for index, (place, of_feature) in enumerate(zip(places, documents, strict=True)):
-        if place is None:
-            raise InputError(
-                f"feature {index} packs documents, and its tokens are not those of the batch, which doesn't say where they begin: "
-                "let the collator return position_ids or seq_lens"
-            )
+    for place, of_feature in zip(places, documents, strict=True):
         lengths[place.row] += [place.start - sum(lengths[place.row]), *of_feature]
     return lengths

@@ -272,8 +272,10 @@ def test_labels_from_before_media_were_expanded_raise() -> None:
 
 def test_features_with_and_without_labels_raise() -> None:
     collator = rolemask.RoleMaskCollator(DataCollatorWithFlattening(), MARKERS.compile())
-    with pytest.raises(InputError, match="feature 1 has completion_mask=None, and others have a list: give all of them one, or none"):
+    with pytest.raises(InputError, match="feature 1 has completion_mask=None, expected a list: give every feature one, or none"):
         collator([{"input_ids": ROW, "completion_mask": COMPLETION}, {"input_ids": ROW}])
+    with pytest.raises(InputError, match="feature 0 has labels=3, expected a list"):
+        rolemask.RoleMaskCollator(lambda features: {"input_ids": [ROW]}, MARKERS.compile())([{"input_ids": ROW, "labels": 3}])
 
 
 PACK, ONE_OF_EACH = [*ROW[3:], *ROW[3:]], [*[_] * 5, 62, 9, *[_] * 5, 62, 9]
@@ -297,6 +299,14 @@ def test_features_in_one_row_are_its_documents() -> None:
     assert collator([{"input_ids": ROW[3:]}, {"input_ids": ROW[3:]}])["labels"].tolist() == [ONE_OF_EACH]
 
 
+def test_features_that_are_not_found_in_one_row_are_no_documents() -> None:
+    def join(features: list[Any]) -> dict[str, Any]:
+        return {"input_ids": torch.tensor([[7, *features[0]["input_ids"], 7, *features[1]["input_ids"]]])}
+
+    collator = rolemask.RoleMaskCollator(join, MARKERS.compile(turns="last"))
+    assert collator([{"input_ids": ROW[3:]}, {"input_ids": ROW[3:]}])["labels"].tolist() == [[*[_] * 14, 62, 9]]
+
+
 def test_a_collator_that_forgets_the_borders_of_its_features_is_told() -> None:
     collator = rolemask.RoleMaskCollator(DataCollatorWithFlattening(), MARKERS.compile())
     with pytest.raises(InputError, match=r"by seq_lengths, a document begins at token 7 of row 0, and by position_ids none does"):
@@ -305,5 +315,5 @@ def test_a_collator_that_forgets_the_borders_of_its_features_is_told() -> None:
     def expand(features: list[Any]) -> dict[str, Any]:
         return {"input_ids": torch.tensor([[7, 7, *feature["input_ids"], 0] for feature in features])}
 
-    with pytest.raises(InputError, match=r"feature 0 packs documents, and its tokens are not those of the batch"):
+    with pytest.raises(InputError, match=r"feature 0 packs documents, or stands .* its tokens are not those of the batch"):
         rolemask.RoleMaskCollator(expand, MARKERS.compile())([{"input_ids": PACK, "seq_lengths": [7, 7]}])

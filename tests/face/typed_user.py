@@ -24,6 +24,7 @@ masker = assert_type(
         object(),
         train_on_inputs=False,
         roles_to_train=["assistant"],
+        roles_to_mask=["user"],
         train_on_eos="turn",
         turns="last",
         on_empty="error",
