@@ -38,7 +38,7 @@ from rolemask.masking.explain import Explanation, Segment
 from rolemask.masking.policy import Policy
 from rolemask.masking.report import RowReport
 from rolemask.masking.turns import Part
-from rolemask.types import Backend, Fallback, OnEmpty, SelfCheck, TrainOnEos, Turns
+from rolemask.types import Backend, Fallback, Labels, OnEmpty, SelfCheck, TrainOnEos, Turns
 
 __version__ = "0.1.0"
 
@@ -57,6 +57,7 @@ __all__ = [
     "Fallback",
     "FileReadError",
     "InputError",
+    "Labels",
     "Marker",
     "MarkerSet",
     "MarkerSetError",

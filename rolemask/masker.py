@@ -2,6 +2,7 @@
 
 import logging
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
@@ -16,19 +17,21 @@ from rolemask.masking.batch import (
     ListBatch,
     Row,
     as_lists,
-    have_one_shape,
     is_array,
     is_tensor,
     read_batch,
     to_array,
 )
+from rolemask.masking.borders import add_borders, has_borders
 from rolemask.masking.dispatch import Dispatcher
+from rolemask.masking.documents import as_nested
 from rolemask.masking.explain import Explanation, explain_row
-from rolemask.masking.policy import choice, make_policy
+from rolemask.masking.policy import Policy, choice, make_policy
+from rolemask.masking.refine import LEFT_OUT, callers, mask_lists, refine
 from rolemask.masking.report import RowReport, report_row
 from rolemask.matching.compiler import OUTSIDE, Rules, rules_for
 from rolemask.matching.vocabulary import read_vocabulary
-from rolemask.types import ArrayOrTensorT, Backend, IdsT, ListsOrTensorT, OnEmpty, SelfCheck, TrainOnEos, Turns
+from rolemask.types import Backend, IdsT, Labels, ListsOrTensorT, OnEmpty, SelfCheck, TrainOnEos, Turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,9 +64,12 @@ on_empty=warn; roles user, assistant>
         tokenizer: The tokenizer or processor that makes the ids. Not needed if every marker is given as ids.
         train_on_inputs: Train everything but media and padding.
         roles_to_train: The roles that are trained; None means ``["assistant"]``, ``[]`` trains nothing.
+        roles_to_mask: The roles that are never trained, not even where their span follows a trained turn, or with `train_on_inputs`:
+            ``["reasoning"]`` trains the answer without its reasoning.
         train_on_eos: Which end markers are trained: those of trained turns (``"turn"``), of ``"all"`` turns, of the ``"last"`` trained
             turn that has one, or ``"none"``.
-        turns: ``"all"`` turns of the trained roles, or only the ``"last"``.
+        turns: ``"all"`` turns of the trained roles, only the ``"last"``, or those of the ``"last_round"``: behind the last question. A
+            question is a user's turn that carries no tool's result.
         on_empty: What to do about a row in which nothing is trained: ``"warn"``, ``"error"`` or ``"ignore"``. A masker warns once; a copy
             of it (pickled, or in a worker process) warns once more. On a device only ``"error"`` looks, and it synchronises.
         self_check: What to do if the tokenizer's chat template does not follow the marker set: ``"error"``, ``"warn"``, or don't check:
@@ -74,7 +80,7 @@ on_empty=warn; roles user, assistant>
 
     Raises:
         TokenizerMismatchError, TemplateMismatchError, UnsupportedTokenizerError: See `MarkerSet.compile`.
-        PolicyError: A role that the set does not have, or an option with a wrong value.
+        PolicyError: A role that the set does not have, or that is both to be trained and to be masked; an option with a wrong value.
         ArgumentError: An unknown keyword.
     """
 
@@ -86,6 +92,7 @@ on_empty=warn; roles user, assistant>
         *,
         train_on_inputs: bool = False,
         roles_to_train: Sequence[str] | None = None,
+        roles_to_mask: Sequence[str] = (),
         train_on_eos: TrainOnEos = "turn",
         turns: Turns = "all",
         on_empty: OnEmpty = "warn",
@@ -100,7 +107,12 @@ on_empty=warn; roles user, assistant>
         if not markers.markers:  # media and padding only: `rolemask.detect(..., fallback="media")`
             train_on_inputs, roles_to_train = True, []
         self.policy = make_policy(
-            markers.roles, train_on_inputs=train_on_inputs, roles_to_train=roles_to_train, train_on_eos=train_on_eos, turns=turns
+            markers.roles,
+            train_on_inputs=train_on_inputs,
+            roles_to_train=roles_to_train,
+            roles_to_mask=roles_to_mask,
+            train_on_eos=train_on_eos,
+            turns=turns,
         )
         self.on_empty = on_empty
         self.rules = _compile(markers, tokenizer)
@@ -109,12 +121,13 @@ on_empty=warn; roles user, assistant>
         self._paths = Dispatcher(self.rules, self.policy, backend)
         self._weighted: Dispatcher | None = None
         self._has_warned = False
+        self._has_told = False
         self._tokenizer = _weak_reference(getattr(tokenizer, "tokenizer", tokenizer))
         logger.info("%r on %s: %s; %s", markers.name, self.rules.vocabulary.name, self.policy, self._summary())
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever gets the copy may not see the log of this process. The tokenizer stays here.
-        return self.__dict__ | {"_has_warned": False, "_tokenizer": None}
+        return self.__dict__ | {"_has_warned": False, "_has_told": False, "_tokenizer": None}
 
     def __repr__(self) -> str:
         roles = ", ".join(self.role_names) or "none"
@@ -150,13 +163,14 @@ on_empty=warn; roles user, assistant>
 
         If a row packs several documents, pass one of `position_ids`, `cu_seqlens` and `seq_lens`: each document is masked as if it stood
         alone, and the first label of every document but the first is -100. An `attention_mask` that numbers the documents
-        (1, 1, 2, 2, 2, 0, as Axolotl's does) says it too.
+        (1, 1, 2, 2, 2, 0, as Axolotl's does) says it too. `map_batch` and `RoleMaskCollator` find the borders under more names.
 
         Args:
             input_ids: (B, T) or (T,) tensor or array, int32 or int64; or a list of ints, or of lists of ints of any lengths.
             attention_mask: The same shape; 0 where a token is padding. Without it, tokens with the pad id are padding.
-            position_ids: The same shape; a document begins wherever the position does not go up.
-            cu_seqlens: (n + 1,) ascending borders from 0; for a batch of one row.
+            position_ids: The same shape; a document begins wherever the position does not go up. Those of a multimodal model have one
+                more axis, in front: of three, a document begins where all are at their least value of the row; of four, the first counts.
+            cu_seqlens: (n + 1,) ascending borders from 0, for a batch of one row; or (B, n + 1).
             seq_lens: (B, n) or, for one row, (n,): the lengths of the documents, 0 for none.
             train_turns: One flag per trainable turn, per row: False leaves that turn out.
 
@@ -174,17 +188,13 @@ on_empty=warn; roles user, assistant>
             if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
                 self._check_empty(read_batch(input_ids, attention_mask, **rows), to_array(labels))
             return cast("IdsT", tensors.restore(labels))
-        if attention_mask is None:
-            self._check_pad_token()
         batch = read_batch(input_ids, attention_mask, **rows)
-        labels, _ = self._paths.mask(batch, with_roles=False)
-        self._check_empty(batch, labels)
-        return cast("IdsT", batch.restore(labels))
+        return cast("IdsT", batch.restore(self._label(batch)))
 
     @checks_keywords
     def mask_(
         self,
-        labels: ArrayOrTensorT,
+        labels: IdsT,
         input_ids: "Values",
         attention_mask: "Values | None" = None,
         *,
@@ -192,7 +202,7 @@ on_empty=warn; roles user, assistant>
         cu_seqlens: "Values | None" = None,
         seq_lens: "Values | None" = None,
         train_turns: "TrainTurns | None" = None,
-    ) -> ArrayOrTensorT:
+    ) -> IdsT:
         """Set `labels` to -100, in place, for tokens that are not trained; what is -100 already stays so. Returns `labels`.
 
         >>> import numpy, rolemask
@@ -202,7 +212,7 @@ on_empty=warn; roles user, assistant>
         [-100, -100, 7, 9]
 
         Args:
-            labels: Tensor or array of the shape of `input_ids`, of any integer dtype and on any device.
+            labels: Of the shape of `input_ids`: a tensor or array, of any integer dtype and on any device, or a list of ints or lists.
             input_ids: As for `__call__`; and so are the others.
             attention_mask: See `__call__`.
             position_ids: See `__call__`.
@@ -211,24 +221,28 @@ on_empty=warn; roles user, assistant>
             train_turns: See `__call__`.
 
         Raises:
-            InputError: `labels` is neither a tensor nor an array, has another shape, or a dtype that cannot hold -100.
+            InputError: `labels` is no tensor, array or list, has another shape, or a dtype that cannot hold -100.
         """
-        if not (is_tensor(labels) or is_array(labels)):
-            raise InputError(f"labels is a {type(labels).__name__}; only a tensor or an array can be masked in place")
-        if "uint" in str(labels.dtype) or "bool" in str(labels.dtype):
-            raise InputError(f"labels has the dtype {labels.dtype}, which cannot hold {IGNORE_INDEX}; expected int32 or int64")
+        own: Any = labels
+        if not (isinstance(own, list) or is_tensor(own) or is_array(own)):
+            raise InputError(f"labels is a {type(own).__name__}; only a tensor, an array or a list can be masked in place")
+        dtype = str(getattr(own, "dtype", ""))
+        if "uint" in dtype or "bool" in dtype:
+            raise InputError(f"labels has the dtype {dtype}, which cannot hold {IGNORE_INDEX}; expected int32 or int64")
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         masked: Any = self(cast("TokenIdsLike", input_ids), attention_mask, **rows)
+        if isinstance(own, list):
+            mask_lists(own, as_nested(masked))
+            return labels
         masked = masked if is_tensor(masked) else to_array(masked)
-        if tuple(labels.shape) != tuple(masked.shape):
-            raise InputError(f"labels has the shape {tuple(labels.shape)}, expected that of input_ids, {tuple(masked.shape)}")
-        if is_tensor(labels):
+        if tuple(own.shape) != tuple(masked.shape):
+            raise InputError(f"labels has the shape {tuple(own.shape)}, expected that of input_ids, {tuple(masked.shape)}")
+        if is_tensor(own):
             import torch
 
-            tensor = cast("Tensor", labels)
-            tensor.masked_fill_((torch.as_tensor(masked) == IGNORE_INDEX).to(tensor.device), IGNORE_INDEX)
+            own.masked_fill_((torch.as_tensor(masked) == IGNORE_INDEX).to(own.device), IGNORE_INDEX)
         else:
-            labels[to_array(masked) == IGNORE_INDEX] = IGNORE_INDEX
+            own[to_array(masked) == IGNORE_INDEX] = IGNORE_INDEX
         return labels
 
     @overload
@@ -372,7 +386,7 @@ on_empty=warn; roles user, assistant>
             float32, of the type, shape and device of `input_ids`.
 
         Raises:
-            PolicyError: A role that the set does not have, or a negative weight.
+            PolicyError: A role that the set does not have, or that `roles_to_mask` names; a negative weight.
         """
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         table = self._weight_table(role_weights)
@@ -526,7 +540,8 @@ on_empty=warn; roles user, assistant>
         reports = [self._report(batch.row(index), index) for index in range(len(batch.ids))]
         return reports[0] if batch.flat else reports
 
-    def map_batch(self, batch: Mapping[str, Any]) -> "dict[str, TokenIdsLike]":
+    @checks_keywords
+    def map_batch(self, batch: Mapping[str, Any], *, labels: Labels = "auto") -> "dict[str, TokenIdsLike]":
         """Return ``{"labels": ...}`` for a batch, as ``dataset.map(masker.map_batch, batched=True)`` calls it.
 
         >>> import rolemask
@@ -535,23 +550,35 @@ on_empty=warn; roles user, assistant>
         {'labels': [[-100, 6, 9], [-100, 7]]}
 
         Args:
-            batch: A mapping with `input_ids` and, if it has them, `attention_mask`, `position_ids` of the shape of `input_ids`, and
-                `seq_lens`, which mean what they mean for `__call__`. Other keys are ignored.
+            batch: A mapping with `input_ids` and, if it has them, `attention_mask` and the borders of documents: `position_ids`,
+                `seq_lens` and `cu_seqlens`, which mean what they mean for `__call__`, `seq_lengths` (TRL's name of `seq_lens`),
+                `cu_seq_lens_q` (Transformers' name of `cu_seqlens`) and `seq_idx` (a number per token, another one for another document).
+                What the data says about its tokens counts too: `labels`, where -100 leaves a token out, `completion_mask` and
+                `assistant_masks`, where 0 does, and `train_turns`, as for `__call__`. They have the shape of `input_ids`, or are shorter
+                by the padding that `attention_mask` shows. Other keys are ignored. A batch on a device that has any of these keys
+                is masked on the host.
+            labels: ``"auto"``: what the batch leaves out, by its labels, masks or flags, is not trained. ``"refine"``: the same, and a
+                batch without labels and masks is an error. ``"replace"``: those of the batch are ignored.
+
+        The first time that labels or masks take something away, the log (INFO) says how many tokens and stop tokens.
 
         Raises:
-            InputError: The batch has no `input_ids`.
+            InputError: The batch has no `input_ids`; a key with borders has another shape; two of them disagree; labels or masks of
+                another length; `assistant_masks` that are 0 in a whole row, where the masker trains something.
+            PolicyError: A wrong value of `labels`.
         """
         if "input_ids" not in batch:
             raise InputError(f"the batch has no 'input_ids', only {', '.join(batch) or 'nothing'}. Tokenize the dataset first")
-        rows = {}
-        positions = batch.get("position_ids")
-        # Positions with more axes (three for the multimodal rotary embedding) are places in an image, not in a document.
-        if positions is not None and have_one_shape(positions, batch["input_ids"]):
-            rows["position_ids"] = positions
-        elif batch.get("seq_lens") is not None:
-            rows["seq_lens"] = batch["seq_lens"]
-        labels: TokenIdsLike = self(batch["input_ids"], batch.get("attention_mask"), **rows)
-        return {"labels": labels}
+        choice("labels", labels, get_args(Labels))
+        given = {} if labels == "replace" else callers(batch)
+        if labels == "refine" and not given.keys() & {*LEFT_OUT}:
+            raise InputError(f'labels="refine", and the batch has none of {", ".join(LEFT_OUT)}: there is nothing to refine')
+        input_ids, attention_mask = batch["input_ids"], batch.get("attention_mask")
+        if not (given or has_borders(batch)):
+            return {"labels": self(input_ids, attention_mask)}
+        rows = read_batch(input_ids, attention_mask, train_turns=as_nested(given.get("train_turns")))
+        add_borders(rows, batch, self.rules.pad_id)
+        return {"labels": rows.restore(self._label(rows, given))}
 
     def _summary(self) -> str:
         parts = []
@@ -577,9 +604,44 @@ on_empty=warn; roles user, assistant>
     def _paths_for(self, roles: tuple[str, ...]) -> Dispatcher:
         """Return a dispatcher that trains other roles. The last one is kept: a training loop asks for the same roles again and again."""
         if self._weighted is None or self._weighted.policy.roles_to_train != roles:
-            make_policy(self.markers.roles, roles_to_train=roles)
+            make_policy(self.markers.roles, roles_to_train=roles, roles_to_mask=self.policy.roles_to_mask)
             self._weighted = Dispatcher(self.rules, replace(self.policy, roles_to_train=roles), self._paths.backend)
         return self._weighted
+
+    def _label(self, batch: ListBatch | ArrayBatch, given: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - lists or an array, like the batch
+        """Return the labels of a batch, masked on the host, without what the columns `given` leave out."""
+        if batch.attention is None:
+            self._check_pad_token()
+        labels, _ = self._paths.mask(batch, with_roles=False)
+        if given:
+            refined = refine(batch, labels, given)
+            self._tell_what_is_left_out(batch, labels, refined)
+            labels = refined
+        self._check_empty(batch, labels)
+        return labels
+
+    def _tell_what_is_left_out(self, batch: ListBatch | ArrayBatch, labels: Any, refined: Any) -> None:  # noqa: ANN401 - like the batch
+        """Log, the first time, how many tokens and stop tokens the caller's labels leave out."""
+        if self._has_told or not logger.isEnabledFor(logging.INFO) or as_nested(labels) == as_nested(refined):
+            return
+        ends = Dispatcher(self.rules, Policy(roles_to_train=(), train_on_eos="all"), "host")
+        end_labels, _ = ends.mask(replace(batch, train_turns=None), with_roles=False)
+        counts = Counter(
+            (is_end != IGNORE_INDEX, kept != IGNORE_INDEX)
+            for rows in zip(as_nested(labels), as_nested(refined), as_nested(end_labels), strict=True)
+            for label, kept, is_end in zip(*rows, strict=True)
+            if label != IGNORE_INDEX
+        )
+        logger.info(
+            "%r: the labels or masks that came with the data leave out %d of the %d tokens that are trained in this batch, "
+            '%d of the %d stop tokens among them. labels="replace" ignores them. This masker does not say it again',
+            self.markers.name,
+            counts[True, False] + counts[False, False],
+            counts.total(),
+            counts[True, False],
+            counts[True, False] + counts[True, True],
+        )
+        self._has_told = True
 
     def _report(self, row: Row, index: int) -> RowReport:
         masked = self._paths.define(row, index)
@@ -606,7 +668,8 @@ on_empty=warn; roles user, assistant>
             if not is_empty:
                 continue
             report = self._report(as_lists(batch).row(index), index)
-            message = f"{self.markers.name!r}: row {index} (of 0..{len(labels) - 1}) trains nothing: {report.why_empty}"
+            reason = report.why_empty or f"the labels or masks that came with the data leave out its {report.trained} tokens"
+            message = f"{self.markers.name!r}: row {index} (of 0..{len(labels) - 1}) trains nothing: {reason}"
             if self.on_empty == "error":
                 raise EmptyRowError(f'{message} (pass on_empty="ignore" if that is expected)')
             logger.warning("%s. This masker does not warn again; see Masker.report", message)

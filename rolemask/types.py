@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 TrainOnEos = Literal["turn", "all", "last", "none"]
 """Which end markers are trained: those of trained turns, of all turns, of the last trained turn that has one, or none."""
-Turns = Literal["all", "last"]
-"""Which turns of the trained roles are trained."""
+Turns = Literal["all", "last", "last_round"]
+"""Which turns of the trained roles are trained: all, the last one, or those behind the last question of each document."""
+Labels = Literal["auto", "refine", "replace"]
+"""What becomes of labels, masks and flags that came with the data."""
 OnEmpty = Literal["warn", "error", "ignore"]
 """What `Masker` does about a row in which nothing is trained."""
 SelfCheck = Literal["error", "warn", "off"]
@@ -35,4 +37,3 @@ if TYPE_CHECKING:
 IdsT = TypeVar("IdsT", bound="TokenIdsLike")
 """Token ids in, labels of the same type out."""
 ListsOrTensorT = TypeVar("ListsOrTensorT", bound="list[int] | list[list[int]] | Tensor")
-ArrayOrTensorT = TypeVar("ArrayOrTensorT", bound="NDArray[np.integer[Any]] | Tensor")

@@ -242,15 +242,17 @@ def _print_verification(console: Console, one: Verification, shown: str | None) 
 @_tokenizer_option
 @click.option("--html", type=click.Path(path_type=Path), metavar="OUT", help="Write a self-contained HTML page instead.")
 @click.option("--roles-to-train", metavar="ROLE,...", help="The roles that are trained.  [default: assistant]")
+@click.option("--roles-to-mask", metavar="ROLE,...", default="", help="The roles that are never trained.")
 @click.option("--train-on-eos", metavar="WHICH", default="turn", show_default=True, help="Which end markers: turn, all, last or none.")
 @click.option("--train-on-inputs", is_flag=True, help="Train everything but media and padding.")
-@click.option("--turns", metavar="WHICH", default="all", show_default=True, help="Which turns: all or last.")
+@click.option("--turns", metavar="WHICH", default="all", show_default=True, help="Which turns: all, last or last_round.")
 def explain(
     name: str,
     chat: Path,
     tokenizer: str | None,
     html: Path | None,
     roles_to_train: str | None,
+    roles_to_mask: str,
     train_on_eos: str,
     train_on_inputs: bool,
     turns: str,
@@ -262,8 +264,9 @@ def explain(
     """
     markers = load(name)
     policy: dict[str, Any] = {"train_on_eos": train_on_eos, "train_on_inputs": train_on_inputs, "turns": turns}
-    if roles_to_train is not None:
-        policy["roles_to_train"] = [role.strip() for role in roles_to_train.split(",") if role.strip()]
+    for option, roles in (("roles_to_train", roles_to_train), ("roles_to_mask", roles_to_mask)):
+        if roles is not None:
+            policy[option] = [role.strip() for role in roles.split(",") if role.strip()]
     explanations = _explain_chats(markers, read_chats(chat), tokenizer, policy)
     if html is not None:
         try:

@@ -145,6 +145,7 @@ class MarkerSet:
         *,
         train_on_inputs: bool = False,
         roles_to_train: Sequence[str] | None = None,
+        roles_to_mask: Sequence[str] = (),
         train_on_eos: TrainOnEos = "turn",
         turns: Turns = "all",
         on_empty: OnEmpty = "warn",
@@ -165,6 +166,7 @@ class MarkerSet:
                 given as ids.
             train_on_inputs: See `rolemask.Masker`.
             roles_to_train: See `rolemask.Masker`.
+            roles_to_mask: See `rolemask.Masker`.
             train_on_eos: See `rolemask.Masker`.
             turns: See `rolemask.Masker`.
             on_empty: See `rolemask.Masker`.
@@ -187,6 +189,7 @@ class MarkerSet:
             tokenizer,
             train_on_inputs=train_on_inputs,
             roles_to_train=roles_to_train,
+            roles_to_mask=roles_to_mask,
             train_on_eos=train_on_eos,
             turns=turns,
             on_empty=on_empty,

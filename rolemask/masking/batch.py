@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rolemask.errors import InputError, require
 from rolemask.masking.documents import (
+    as_nested,
     changes_of_number,
     lengths_per_row,
+    starts_from_index,
     starts_from_lengths,
     starts_from_numbers,
     starts_from_numbers_on_device,
     starts_from_positions,
-    starts_from_positions_on_device,
+    starts_of_index,
+    starts_of_positions,
+    starts_of_positions_on_device,
     starts_on_device,
 )
 
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+_AXES = (3, 4)  # of the positions of a token in a multimodal model
 
 
 class Row(NamedTuple):
@@ -104,13 +111,6 @@ def is_array(value: Any) -> bool:
     return any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(value).__mro__)
 
 
-def have_one_shape(some: Any, others: Any) -> bool:
-    """Whether two tensors or arrays have the same shape, or two lists have rows of the same lengths."""
-    if hasattr(some, "shape") or hasattr(others, "shape"):
-        return getattr(some, "shape", None) == getattr(others, "shape", None)
-    return [len(row) if _is_row(row) else -1 for row in some] == [len(row) if _is_row(row) else -1 for row in others]
-
-
 def has_numpy() -> bool:
     """Whether NumPy is installed. Without it, lists are masked more slowly."""
     try:
@@ -134,8 +134,8 @@ def read_batch(
     Args:
         input_ids: int32 or int64 tensor or array (B, T) or (T,), any device and strides; or a list of ints, or of lists of ints.
         attention_mask: The same shape; nonzero where a token is attended to. A document begins where one number changes to another.
-        position_ids: The same shape; a document begins where the position does not increase.
-        cu_seqlens: Cumulated lengths, from 0, of the documents of a single row.
+        position_ids: The same shape, or that of a multimodal model, (3, B, T) or (4, B, T); see `starts_from_positions`.
+        cu_seqlens: Cumulated lengths, from 0, of the documents of a single row, or per row.
         seq_lens: The lengths of the documents, per row; zeros are ignored.
         train_turns: One flag per trainable turn, per row.
 
@@ -144,22 +144,17 @@ def read_batch(
     """
     _check_one_of(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens)
     if is_tensor(input_ids) or is_array(input_ids):
-        batch: ListBatch | ArrayBatch = _array_batch(input_ids, attention_mask, position_ids)
+        batch: ListBatch | ArrayBatch = _array_batch(input_ids, attention_mask)
     elif isinstance(input_ids, Sequence) and not isinstance(input_ids, str | bytes):
-        batch = _list_batch(input_ids, attention_mask, position_ids)
+        batch = _list_batch(input_ids, attention_mask)
     else:
         raise InputError(
             f"input_ids is a {type(input_ids).__name__}, expected a tensor, an array or a list of token ids. From a batch of Transformers, "
             'pass batch["input_ids"]'
         )
-    if (given := lengths_per_row(len(batch.ids), cu_seqlens, seq_lens)) is not None:
-        lengths, name = given
-        starts = [starts_from_lengths(row, len(ids), name) for row, ids in zip(lengths, batch.ids, strict=True)]
-        if isinstance(batch, ArrayBatch):
-            new_starts = to_array(starts).reshape(batch.ids.shape)
-            batch.starts = new_starts if batch.starts is None else batch.starts | new_starts
-        else:
-            batch.starts = _either(batch.starts, starts)
+    for name, value in (("position_ids", position_ids), ("cu_seqlens", cu_seqlens), ("seq_lens", seq_lens)):
+        if value is not None:
+            add_starts(batch, find_starts(batch, name, value))
     if train_turns is not None:
         rows = [train_turns] if batch.flat else list(train_turns)
         if len(rows) != len(batch.ids) or not all(_is_row(row) for row in rows):
@@ -170,8 +165,46 @@ def read_batch(
     return batch
 
 
+def find_starts(batch: ListBatch | ArrayBatch, name: str, value: Any) -> Any:
+    """Return where the documents of a batch begin: an array of bool (B, T) for an ArrayBatch, lists for a ListBatch.
+
+    Args:
+        batch: The batch; its own `starts` are not looked at.
+        name: What `value` is called, which says what it is: `position_ids`; `seq_idx`, a number per token, another one for another
+            document; cumulated lengths, if it begins with ``cu_``; or else lengths.
+        value: Positions, numbers or lengths.
+
+    Raises:
+        InputError: A wrong shape, or lengths that the rows do not have.
+    """
+    if name == "position_ids":
+        return _starts_of_positions(batch, value)
+    if name == "seq_idx":
+        if isinstance(batch, ListBatch):
+            return [starts_from_index(row) for row in _like_rows(name, value, batch.ids, batch.flat)]
+        return starts_of_index(_of_shape(name, value, batch))
+    lengths = lengths_per_row(value, len(batch.ids), name)
+    starts = [starts_from_lengths(row, len(ids), name) for row, ids in zip(lengths, batch.ids, strict=True)]
+    return to_array(starts).reshape(batch.ids.shape) if isinstance(batch, ArrayBatch) else starts
+
+
+def add_starts(batch: ListBatch | ArrayBatch, starts: Any) -> None:
+    """Let documents begin where `starts`, from `find_starts`, says so, too."""
+    if batch.starts is None:
+        batch.starts = starts
+    elif isinstance(batch, ArrayBatch):
+        batch.starts = batch.starts | starts
+    else:
+        batch.starts = [[one or other for one, other in zip(*rows, strict=True)] for rows in zip(batch.starts, starts, strict=True)]
+
+
 def read_tensor(
-    input_ids: "Tensor", attention_mask: Any = None, *, position_ids: Any = None, cu_seqlens: Any = None, seq_lens: Any = None
+    input_ids: "Tensor",
+    attention_mask: Any = None,
+    *,
+    position_ids: Any = None,
+    cu_seqlens: Any = None,
+    seq_lens: Any = None,
 ) -> TensorBatch:
     """Like `read_batch`, on the device: checks shapes, not values, which would synchronise.
 
@@ -180,26 +213,24 @@ def read_tensor(
     """
     _check_one_of(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens)
     _check_ids(input_ids)
+    import torch
+
     flat = input_ids.ndim == 1
-
-    def like_ids(name: str, value: Any) -> "Tensor | None":
-        if value is None:
-            return None
-        _check_shape(name, value, tuple(input_ids.shape))
-        tensor: Tensor = value[None] if flat else value
-        return tensor
-
     ids = input_ids[None] if flat else input_ids
-    positions = like_ids("position_ids", position_ids)
-    if positions is not None:
-        starts = starts_from_positions_on_device(positions)
+    starts = None
+    if position_ids is not None:
+        positions = torch.as_tensor(position_ids, device=ids.device)
+        _check_position_shape(positions, tuple(input_ids.shape))
+        starts = starts_of_positions_on_device(_axes_first(positions, input_ids.ndim, flat))
     elif cu_seqlens is not None or seq_lens is not None:
         starts = starts_on_device(ids, cu_seqlens, seq_lens)
-    else:
-        starts = None
-    attention = like_ids("attention_mask", attention_mask)
-    if attention is not None and "bool" not in str(attention.dtype):
-        starts = starts_from_numbers_on_device(attention, starts)
+    attention = None
+    if attention_mask is not None:
+        attention = torch.as_tensor(attention_mask, device=ids.device)
+        _check_shape("attention_mask", attention, tuple(input_ids.shape))
+        attention = attention[None] if flat else attention
+        if "bool" not in str(attention.dtype):
+            starts = starts_from_numbers_on_device(attention, starts)
     return TensorBatch(ids, attention, starts, flat)
 
 
@@ -216,33 +247,51 @@ def _check_ids(input_ids: Any) -> None:
         raise InputError(f"input_ids has the shape {tuple(input_ids.shape)}, expected (batch, tokens) or (tokens,)")
 
 
-def _array_batch(input_ids: Any, attention_mask: Any, position_ids: Any) -> ArrayBatch:
+def _array_batch(input_ids: Any, attention_mask: Any) -> ArrayBatch:
     _check_ids(input_ids)
     flat = input_ids.ndim == 1
     ids = to_array(input_ids)
-    attention = None if attention_mask is None else _of_shape("attention_mask", attention_mask, ids.shape)
-    positions = None if position_ids is None else _of_shape("position_ids", position_ids, ids.shape)
-    if flat:
-        ids, attention, positions = (
-            ids[None],
-            None if attention is None else attention[None],
-            None if positions is None else positions[None],
-        )
-    starts = None
-    if positions is not None:
-        starts = positions.astype(bool)
-        starts[:, :1] = True
-        starts[:, 1:] = positions[:, 1:] <= positions[:, :-1]
-    if attention is not None and attention.max(initial=0) > 1:
-        starts = attention.astype(bool) & False if starts is None else starts
-        starts[:, 1:] |= changes_of_number(attention)
-    return ArrayBatch(ids, None if attention is None else attention != 0, starts, None, flat, _restorer(input_ids))
+    batch = ArrayBatch(ids[None] if flat else ids, None, None, None, flat, _restorer(input_ids))
+    if attention_mask is not None:
+        attention = _of_shape("attention_mask", attention_mask, batch)
+        batch.attention = attention != 0
+        if attention.max(initial=0) > 1:
+            batch.starts = attention.astype(bool) & False
+            batch.starts[:, 1:] = changes_of_number(attention)
+    return batch
 
 
-def _of_shape(name: str, value: Any, shape: tuple[int, ...]) -> "NDArray[Any]":
+def _starts_of_positions(batch: ListBatch | ArrayBatch, value: Any) -> Any:
+    if isinstance(batch, ArrayBatch):
+        positions = to_array(value)
+        shape = batch.ids.shape[1:] if batch.flat else batch.ids.shape
+        _check_position_shape(positions, shape)
+        return starts_of_positions(_axes_first(positions, len(shape), batch.flat))
+    nested = as_nested(value)
+    axes = nested if _depth(nested) > (1 if batch.flat else 2) else [nested]
+    if len(axes) not in (1, *_AXES):
+        raise InputError(f"position_ids has {len(axes)} axes per token, expected one, three or four")
+    by_axis = [_like_rows("position_ids", axis, batch.ids, batch.flat) for axis in axes]
+    return [starts_from_positions(row) for row in zip(*by_axis, strict=True)]
+
+
+def _axes_first(positions: Any, ndim: int, flat: bool) -> Any:
+    """Return positions of the shape (axes, B, T), given those of `ndim` dimensions, or of one more: the axes."""
+    positions = positions if positions.ndim > ndim else positions[None]
+    return positions[:, None] if flat else positions
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, list):
+        return 0
+    return 1 + _depth(value[0]) if value else 1
+
+
+def _of_shape(name: str, value: Any, batch: ArrayBatch) -> "NDArray[Any]":
+    """Return an array (B, T), after a look at its shape."""
     array = to_array(value)
-    _check_shape(name, array, shape)
-    return array
+    _check_shape(name, array, batch.ids.shape[1:] if batch.flat else batch.ids.shape)
+    return array[None] if batch.flat else array
 
 
 def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
@@ -254,6 +303,12 @@ def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
         )
     if found != shape:
         raise InputError(f"{name} has the shape {found}, expected that of input_ids, {shape}")
+
+
+def _check_position_shape(value: Any, shape: tuple[int, ...]) -> None:
+    found = tuple(value.shape)
+    if found != shape and found not in [(axes, *shape) for axes in _AXES]:
+        raise InputError(f"position_ids has the shape {found}, expected that of input_ids, {shape}, or three or four of them: (3, B, T)")
 
 
 def _restorer(input_ids: Any) -> Callable[[Any], Any]:
@@ -271,35 +326,27 @@ def to_array(value: Any) -> "NDArray[Any]":
     return array
 
 
-def _list_batch(input_ids: Sequence[Any], attention_mask: Any, position_ids: Any) -> ListBatch:
+def _list_batch(input_ids: Sequence[Any], attention_mask: Any) -> ListBatch:
     if any(is_tensor(row) or is_array(row) for row in input_ids):
         raise InputError("input_ids is a list of tensors or arrays, expected one tensor of shape (batch, tokens), or a list of lists")
     flat = not any(_is_row(row) for row in input_ids)
     rows = [_int_row([*input_ids], 0)] if flat else [_int_row(row, index) for index, row in enumerate(input_ids)]
-    attention = _like_rows("attention_mask", attention_mask, rows, flat)
-    positions = _like_rows("position_ids", position_ids, rows, flat)
-    starts = None if positions is None else [starts_from_positions(row) for row in positions]
-    if attention is not None and any(number > 1 for row in attention for number in row):
-        starts = _either(starts, [starts_from_numbers(row) for row in attention])
-    return ListBatch(rows, attention, starts, None, flat)
+    batch = ListBatch(rows, None, None, None, flat)
+    if attention_mask is not None:
+        batch.attention = _like_rows("attention_mask", attention_mask, rows, flat)
+        if any(number > 1 for row in batch.attention for number in row):
+            batch.starts = [starts_from_numbers(row) for row in batch.attention]
+    return batch
 
 
-def _either(some: list[list[bool]] | None, others: list[list[bool]]) -> list[list[bool]]:
-    if some is None:
-        return others
-    return [[one or other for one, other in zip(*rows, strict=True)] for rows in zip(some, others, strict=True)]
-
-
-def _like_rows(name: str, value: Any, rows: list[list[int]], flat: bool) -> list[list[int]] | None:
-    if value is None:
-        return None
-    if is_tensor(value) or is_array(value):
-        value = value.tolist()
-    values = [list(value)] if flat else [list(row) if _is_row(row) else [] for row in value]
-    if [len(row) for row in values] != [len(row) for row in rows]:
-        lengths = [len(row) for row in values], [len(row) for row in rows]
-        raise InputError(f"{name} has rows of lengths {lengths[0]}, expected those of input_ids, {lengths[1]}")
-    return values
+def _like_rows(name: str, value: Any, rows: list[list[int]], flat: bool) -> list[list[int]]:
+    nested = as_nested(value)
+    values = [nested] if flat else nested
+    lengths = [len(row) if isinstance(row, list) else 0 for row in values] if isinstance(values, list) else []
+    if lengths != [len(row) for row in rows]:
+        raise InputError(f"{name} has rows of lengths {lengths}, expected those of input_ids, {[len(row) for row in rows]}")
+    checked: list[list[int]] = values
+    return checked
 
 
 def _is_row(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Finds where the documents of a packed row begin, from positions, lengths, cumulated lengths or a numbered attention mask."""
+"""Finds where the documents of a packed row begin: from positions, lengths, cumulated lengths or numbers (a mask, `seq_idx`)."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -23,7 +23,7 @@ def starts_from_lengths(lengths: Sequence[int], size: int, name: str) -> list[bo
     if any(length < 0 for length in lengths):
         raise InputError(f"{name} has a negative length: {list(lengths)}")
     if sum(lengths) > size:
-        given = f"cu_seqlens ends at {sum(lengths)}" if name == "cu_seqlens" else f"{name} {list(lengths)} sums to {sum(lengths)}"
+        given = f"{name} ends at {sum(lengths)}" if name.startswith("cu_") else f"{name} {list(lengths)} sums to {sum(lengths)}"
         raise InputError(f"{given}, but the row has {size} tokens")
     starts = [False] * (size + 1)
     for border in accumulate(lengths, initial=0):
@@ -31,21 +31,29 @@ def starts_from_lengths(lengths: Sequence[int], size: int, name: str) -> list[bo
     return starts[:size]
 
 
-def lengths_from_cumulated(cu_seqlens: Sequence[int]) -> list[int]:
+def lengths_from_cumulated(borders: Sequence[int], name: str = "cu_seqlens") -> list[int]:
     """Turn ``[0, 3, 7]`` into ``[3, 4]``.
 
     Raises:
         InputError: It does not begin with 0, or descends.
     """
-    lengths = [stop - start for start, stop in pairwise(cu_seqlens)]
-    if not cu_seqlens or cu_seqlens[0] != 0 or any(length < 0 for length in lengths):
-        raise InputError(f"cu_seqlens is {list(cu_seqlens)}, expected ascending numbers from 0")
+    lengths = [stop - start for start, stop in pairwise(borders)]
+    if not borders or borders[0] != 0 or any(length < 0 for length in lengths):
+        raise InputError(f"{name} is {list(borders)}, expected ascending numbers from 0")
     return lengths
 
 
-def starts_from_positions(position_ids: Sequence[int]) -> list[bool]:
-    """Return True at each token whose position is not greater than the one before."""
-    return [at == 0 or position_ids[at] <= position_ids[at - 1] for at in range(len(position_ids))]
+def starts_from_positions(axes: Sequence[Sequence[int]]) -> list[bool]:
+    """Return True at the first token of each document of a row whose positions have one axis, three or four.
+
+    One axis: a document begins where the position does not go up. Three (the multimodal rotary embedding, where the tokens of an image
+    share positions): where all three are at their least value of the row. Of four, the first is that of the text, and counts alone.
+    """
+    if len(axes) == 3:
+        least = [min(axis, default=0) for axis in axes]
+        return [at == 0 or all(axis[at] == low for axis, low in zip(axes, least, strict=True)) for at in range(len(axes[0]))]
+    positions = axes[0]
+    return [at == 0 or positions[at] <= positions[at - 1] for at in range(len(positions))]
 
 
 def starts_from_numbers(attention: Sequence[int]) -> list[bool]:
@@ -60,33 +68,61 @@ def changes_of_number(attention: _T) -> _T:
     return changes
 
 
-def lengths_per_row(rows: int, cu_seqlens: Any, seq_lens: Any) -> tuple[list[list[int]], str] | None:
-    """Return the lengths of the documents of each row, and the name of the argument they come from; None if neither is given.
-
-    Raises:
-        InputError: There is more than one row for `cu_seqlens`, or `seq_lens` has another number of rows.
-    """
-    if cu_seqlens is not None:
-        borders = _plain(cu_seqlens)
-        if rows != 1 or any(isinstance(border, list) for border in borders):
-            raise InputError(f"cu_seqlens is for one row of tokens, but input_ids has {rows} rows. Pass seq_lens or position_ids instead")
-        return [lengths_from_cumulated(borders)], "cu_seqlens"
-    if seq_lens is not None:
-        lengths = _plain(seq_lens)
-        lengths = lengths if lengths and isinstance(lengths[0], list) else [lengths]
-        if len(lengths) != rows:
-            raise InputError(f"seq_lens has {len(lengths)} rows, but input_ids has {rows}")
-        return lengths, "seq_lens"
-    return None
+def starts_from_index(numbers: Sequence[int]) -> list[bool]:
+    """Return True at each token that has another number than the one before, as in Transformers' `seq_idx`: 0, 0, 0, 1, 1."""
+    return [at == 0 or numbers[at] != numbers[at - 1] for at in range(len(numbers))]
 
 
-def starts_from_positions_on_device(position_ids: "Tensor") -> "Tensor":
-    """Like `starts_from_positions`, for a tensor (B, T): bool (B, T)."""
+def starts_of_index(numbers: "NDArray[np.integer[Any]]") -> "NDArray[np.bool_]":
+    """Like `starts_from_index`, for an array (B, T): bool (B, T)."""
+    starts: NDArray[np.bool_] = numbers.astype(bool)
+    starts[:, :1] = True
+    starts[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
+    return starts
+
+
+def starts_of_positions(axes: "NDArray[np.integer[Any]]") -> "NDArray[np.bool_]":
+    """Like `starts_from_positions`, for an array (axes, B, T): bool (B, T)."""
+    if len(axes) == 3 and axes.shape[2]:
+        starts: NDArray[np.bool_] = (axes == axes.min(-1, keepdims=True)).all(0)
+    else:
+        starts = axes[0].astype(bool)
+        starts[:, 1:] = axes[0][:, 1:] <= axes[0][:, :-1]
+    starts[:, :1] = True
+    return starts
+
+
+def starts_of_positions_on_device(axes: "Tensor") -> "Tensor":
+    """Like `starts_from_positions`, for a tensor (axes, B, T): bool (B, T)."""
     import torch
 
-    starts = torch.ones_like(position_ids, dtype=torch.bool)
-    starts[:, 1:] = position_ids[:, 1:] <= position_ids[:, :-1]
+    if len(axes) == 3 and axes.shape[2]:
+        starts = (axes == axes.amin(-1, keepdim=True)).all(0)
+    else:
+        starts = torch.ones_like(axes[0], dtype=torch.bool)
+        starts[:, 1:] = axes[0][:, 1:] <= axes[0][:, :-1]
+    starts[:, :1] = True
     return starts
+
+
+def lengths_per_row(value: Any, rows: int, name: str) -> list[list[int]]:
+    """Return the lengths of the documents of each row, from lengths or, if `name` begins with ``cu_``, from cumulated lengths.
+
+    Raises:
+        InputError: They are not numbers, one list per row; or see `lengths_from_cumulated`.
+    """
+    given = as_nested(value)
+    given = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
+    if not all(isinstance(row, list) and all(type(number) is int for number in row) for row in given):
+        raise InputError(f"{name} is {value!r}, expected whole numbers, one list of them per row of input_ids")
+    is_cumulated = name.startswith("cu_")
+    if len(given) != rows:
+        if is_cumulated:
+            raise InputError(
+                f"{name} is for one row of tokens, but input_ids has {rows} rows. Pass a list of borders per row, seq_lens or position_ids"
+            )
+        raise InputError(f"{name} has {len(given)} rows, but input_ids has {rows}")
+    return [lengths_from_cumulated(row, name) for row in given] if is_cumulated else given
 
 
 def starts_from_numbers_on_device(attention: "Tensor", starts: "Tensor | None") -> "Tensor":
@@ -103,7 +139,7 @@ def starts_on_device(ids: "Tensor", cu_seqlens: Any, seq_lens: Any) -> "Tensor":
 
     Args:
         ids: (B, T).
-        cu_seqlens: (n + 1,) cumulated lengths of one row, or None.
+        cu_seqlens: (B, n + 1) cumulated lengths, or (n + 1,) of one row, or None.
         seq_lens: (B, n) lengths, or (n,) of one row.
 
     Raises:
@@ -122,8 +158,10 @@ def starts_on_device(ids: "Tensor", cu_seqlens: Any, seq_lens: Any) -> "Tensor":
     return starts.scatter_(1, borders.long().clamp(0, size), True)[:, :size]
 
 
-def _plain(values: Any) -> list[Any]:
-    """Return nested lists of a tensor, an array or sequences."""
+def as_nested(values: Any) -> Any:
+    """Return nested lists of a tensor, an array or sequences; what is none of them comes back as it is."""
     if hasattr(values, "tolist"):
-        values = values.tolist()
-    return [_plain(value) if isinstance(value, list | tuple) or hasattr(value, "tolist") else value for value in values]
+        return values.tolist()
+    if not isinstance(values, list | tuple):
+        return values
+    return list(values) if values and isinstance(values[0], int) else [as_nested(value) for value in values]

@@ -116,6 +116,8 @@ def _why(part: Part, role: str | None, trained: bool, policy: Policy) -> str:
         return f"end marker of {role}: train_on_eos={policy.train_on_eos}" if trained else f"end marker of {role}: not trained"
     if trained:
         return f"words of {role}"
+    if role in policy.roles_to_mask:
+        return f"words of {role}, which is in roles_to_mask"
     if role not in policy.roles_to_train:
         return f"words of {role}, which is not in roles_to_train"
     return f"words of {role}, in a turn that is not picked (turns={policy.turns})"

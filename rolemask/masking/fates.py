@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from rolemask.masking.automaton import Automaton, Output
-from rolemask.masking.policy import Policy
+from rolemask.masking.policy import QUESTION_ROLE, RESULT_ROLE, Policy
 from rolemask.masking.reference import role_is_trained, span_is_trained
 from rolemask.masking.turns import Part
 from rolemask.matching.compiler import OUTSIDE, Rules
@@ -22,6 +22,8 @@ class Fate(NamedTuple):
     starts_turn: bool
     reopens: bool  # the turn that starts here says that the one before it was none: nobody answered
     is_candidate: bool  # the turn is trainable: its role, or the span that starts here, is trained
+    starts_question: bool  # the turn that starts is a question, unless it
+    carries_result: bool  # carries a tool's result, whose span starts here
     end_length: int  # 0 where no end marker begins
     end_role: int
     end_emitted: bool  # the role has to generate the end marker
@@ -72,6 +74,8 @@ def _fate(output: Output, rules: Rules, policy: Policy) -> Fate:
         starts_turn=output.starts_turn,
         reopens=output.reopens,
         is_candidate=opens_trained or (output.starts_turn and turn_is_trained),
+        starts_question=output.starts_turn and turn is not None and rules.roles[turn.role] == QUESTION_ROLE,
+        carries_result=opened is not None and rules.roles[opened.role] == RESULT_ROLE,
         end_length=output.end_length,
         end_role=OUTSIDE if ended is None else ended.role,
         end_emitted=end_emitted,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rolemask.errors import InputError
 from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.policy import Policy
+from rolemask.masking.policy import QUESTION_ROLE, RESULT_ROLE, Policy
 from rolemask.masking.turns import UNATTENDED, Turn, scan
 from rolemask.matching.compiler import OUTSIDE, Rule, Rules
 
@@ -89,9 +89,10 @@ def _mask_document(
         trained[at] |= token.trained
         roles[at] = token.role
 
+    is_masked = masked_roles(rules, policy)
     for at, id_ in enumerate(ids):
         is_pad = attention is None and id_ == rules.pad_id and not (at in end_tokens and end_tokens[at].emitted)
-        if id_ < 0 or id_ in rules.media or is_pad or not attended[at]:
+        if id_ < 0 or id_ in rules.media or is_pad or not attended[at] or is_masked[roles[at]]:
             trained[at] = False
     labels = [id_ if is_trained else IGNORE_INDEX for id_, is_trained in zip(ids, trained, strict=True)]
     return Masked(labels, roles, turns, chosen)
@@ -153,8 +154,14 @@ def role_is_trained(rule: Rule, rules: Rules, policy: Policy) -> bool:
 
 
 def span_is_trained(rule: Rule, rules: Rules, policy: Policy) -> bool:
-    """Whether a span of a trained turn is trained: its role is named, or it follows its turn and the turn's role is named."""
-    return role_is_trained(rule, rules, policy) or (rule.follows_turn and rules.roles[rule.within] in policy.roles_to_train)
+    """Whether a span of a trained turn is trained: its role is named, or it follows its turn, whose role is named, and isn't masked."""
+    follows = rule.follows_turn and rules.roles[rule.within] in policy.roles_to_train
+    return role_is_trained(rule, rules, policy) or (follows and rules.roles[rule.role] not in policy.roles_to_mask)
+
+
+def masked_roles(rules: Rules, policy: Policy) -> list[bool]:
+    """Return, per role id, whether `roles_to_mask` names the role; the last entry, False, is for -1: outside any turn."""
+    return [*(role in policy.roles_to_mask for role in rules.roles), False]
 
 
 def may_be_trained(turn: Turn, rules: Rules, policy: Policy) -> bool:
@@ -168,9 +175,18 @@ def choose_turns(turns: Sequence[Turn], rules: Rules, policy: Policy, flags: Ite
     """Return, per turn of a document, whether it is trained. Each trainable turn takes one of the `flags`."""
     chosen = [may_be_trained(turn, rules, policy) and bool(flags is None or next(flags, False)) for turn in turns]
     if policy.turns == "last":
-        last = max((index for index, is_chosen in enumerate(chosen) if is_chosen), default=None)
-        chosen = [index == last for index in range(len(turns))]
-    return chosen
+        first = max((index for index, is_chosen in enumerate(chosen) if is_chosen), default=0)
+    elif policy.turns == "last_round":
+        first = max((index for index, turn in enumerate(turns) if is_question(turn, rules)), default=-1) + 1
+    else:
+        first = 0
+    return [is_chosen and index >= first for index, is_chosen in enumerate(chosen)]
+
+
+def is_question(turn: Turn, rules: Rules) -> bool:
+    """Whether a turn is the user's, and carries no tool's result."""
+    carries_result = any(rules.roles[rules.rules[span.rule].role] == RESULT_ROLE for span in turn.spans)
+    return rules.roles[rules.rules[turn.rule].role] == QUESTION_ROLE and not carries_result
 
 
 def check_train_turns(flags: Sequence[bool], count: int, policy: Policy, row: int = 0) -> None:

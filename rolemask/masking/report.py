@@ -86,4 +86,6 @@ def _why_empty(tokens: int, turns: Sequence[Turn], counts: Mapping[str, int], ru
         return f"turns found: {found}; none of {', '.join(policy.roles_to_train)}. Wrong roles_to_train, or truncated?"
     if all(turn.content == turn.stop for turn in wanted):
         return f"every turn of {', '.join(policy.roles_to_train)} is cut off before its first word. Truncated?"
+    if policy.turns == "last_round":
+        return f"no words of {', '.join(policy.roles_to_train)} follow the last question (turns=last_round)"
     return "all tokens of the trained turns are media, padding, or excluded by train_on_eos"

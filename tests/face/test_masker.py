@@ -138,6 +138,18 @@ def test_mask_in_place_keeps_what_is_masked(masker: rolemask.Masker) -> None:
         assert labels.tolist() == [[-100, -100, -100, -100, -100, 9]]
 
 
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_lists_are_masked_in_place(masker: rolemask.Masker, make: Any) -> None:
+    labels = [[*ROW], [*ROW[:4], -100, 9]]
+    assert masker.mask_(labels, make([ROW, ROW])) is labels
+    assert labels == [LABELS, [-100, -100, -100, -100, -100, 9]]
+    row = [*ROW]
+    assert masker.mask_(row, make(ROW)) is row
+    assert row == LABELS
+    ragged = [[*ROW], []]
+    assert masker.mask_(ragged, [ROW, []]) == [LABELS, []]
+
+
 @pytest.mark.parametrize(
     ("ids", "attention", "message"),
     [
@@ -166,8 +178,12 @@ def test_wrong_input_is_told(masker: rolemask.Masker, ids: Any, attention: Any, 
 def test_wrong_labels_are_told(masker: rolemask.Masker) -> None:
     with pytest.raises(InputError, match="labels has the shape"):
         masker.mask_(torch.zeros(1, 5), torch.tensor([ROW]))
-    with pytest.raises(InputError, match="labels is a list"):
-        masker.mask_([ROW], [ROW])
+    with pytest.raises(InputError, match="labels is a tuple; only a tensor, an array or a list"):
+        masker.mask_((1, 2), ROW)  # type: ignore[type-var]
+    with pytest.raises(InputError, match=r"labels has rows of lengths \[5\], expected those of input_ids, \[6\]"):
+        masker.mask_([ROW[:5]], [ROW])
+    with pytest.raises(InputError, match=r"labels has rows of lengths \[6\], expected those of input_ids, \[6, 6\]"):
+        masker.mask_([[*ROW]], torch.tensor([ROW, ROW]))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +191,13 @@ def test_wrong_labels_are_told(masker: rolemask.Masker) -> None:
     [
         ({"roles_to_train": ["asistant"]}, "the role 'asistant'; this marker set has user, assistant. did you mean 'assistant'?"),
         ({"roles_to_train": "assistant"}, "is the text 'assistant', expected a list"),
+        ({"roles_to_mask": ["usr"]}, "roles_to_mask names the role 'usr'; this marker set has user, assistant. did you mean 'user'?"),
+        ({"roles_to_mask": "user"}, "roles_to_mask is the text 'user', expected a list: ['user']"),
+        ({"roles_to_mask": ["assistant"]}, "roles_to_train and roles_to_mask both name the role 'assistant'"),
+        (
+            {"roles_to_train": ["user"], "roles_to_mask": ["assistant", "user"]},
+            "roles_to_train and roles_to_mask both name the role 'user'",
+        ),
         ({"train_on_eos": "trun"}, "train_on_eos is 'trun', expected one of 'turn', 'all', 'last', 'none'. did you mean 'turn'?"),
         ({"turns": "first"}, "turns is 'first'"),
         ({"on_empty": "explode"}, "on_empty is 'explode'"),

@@ -24,6 +24,7 @@ masker = assert_type(
         object(),
         train_on_inputs=False,
         roles_to_train=["assistant"],
+        roles_to_mask=["user"],
         train_on_eos="turn",
         turns="last",
         on_empty="error",
@@ -50,6 +51,9 @@ assert_type(masker(tensor, seq_lens=[[2]], train_turns=[[True]]), torch.Tensor)
 assert_type(masker.mask_(array, array, array), NDArray[np.int64])
 assert_type(masker.mask_(tensor, tensor, attention_mask=tensor), torch.Tensor)
 
+assert_type(masker.mask_(row, row), list[int])
+assert_type(masker.mask_(rows, rows), list[list[int]])
+
 assert_type(masker.role_ids(row), list[int])
 assert_type(masker.role_ids(rows, rows), list[list[int]])
 assert_type(masker.role_ids(array), NDArray[np.int8])
@@ -70,6 +74,8 @@ assert_type(masker.report(array), rolemask.RowReport | list[rolemask.RowReport])
 
 (labels,) = masker.map_batch({"input_ids": rows}).values()
 assert_type(labels, list[int] | list[list[int]] | NDArray[np.integer[Any]] | torch.Tensor)
+policy_of_labels: rolemask.Labels = "refine"
+masker.map_batch({"input_ids": rows}, labels=policy_of_labels)
 
 
 def collate(features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -77,6 +83,8 @@ def collate(features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 
 assert_type(rolemask.RoleMaskCollator(collate, masker)([{"input_ids": row}]), dict[str, torch.Tensor])
+
+assert_type(rolemask.RoleMaskCollator(collate, masker, labels="replace")([{"input_ids": row}]), dict[str, torch.Tensor])
 
 # What a type checker refuses. Unused ignores are errors, so each of these lines must be one.
 masker(row, attn_mask=row)  # type: ignore[call-arg]

@@ -115,8 +115,7 @@ def cut_from_the_left(row: Row, chats: Chats) -> Iterator[Row]:
 def without_a_stop_token(row: Row, chats: Chats) -> Iterator[Row]:
     """Leave out the stop token of one answer, unless it belongs to the next header too, or what follows is a stop token as well."""
     for turn, after in _answers(row, chats):
-        follows = [token.id for token in row[turn.stop :]]
-        if turn.end < turn.stop and (after is None or after.start >= turn.stop) and not chats.rules.rules[turn.rule].ends.match(follows, 0):
+        if turn.end < turn.stop and (after is None or after.start >= turn.stop) and not _ends(turn, row[turn.stop :], chats):
             yield row[: turn.end] + row[turn.stop :]
 
 
@@ -124,8 +123,8 @@ def two_questions_in_a_row(row: Row, chats: Chats) -> Iterator[Row]:
     """Leave out one answer: with its header, and without; where every question has one, the next question's header too."""
     for turn, after in _answers(row, chats):
         stop = turn.stop if after is None else min(turn.stop, after.start)
-        if chats.rules.rules[turn.rule].ends.match([token.id for token in row[stop:]], 0):
-            continue  # the next header is a stop token: an empty answer
+        if _ends(turn, row[stop:], chats):
+            continue  # an empty answer
         yield row[: turn.content] + row[stop:]
         if row[turn.start].marker is not None:
             yield row[: turn.start] + row[stop:]
@@ -172,6 +171,11 @@ STATES: dict[str, Callable[[Row, Chats], Iterator[Row]]] = {
 def _renumbered(row: Row) -> Row:
     """Return the row with other numbers for its markers, as part of a longer row."""
     return tuple(Token(token.id, token.is_models, None if token.marker is None else token.marker + 1000) for token in row)
+
+
+def _ends(turn: Turn, rest: Row, chats: Chats) -> bool:
+    """Whether what follows a turn is a stop token of it."""
+    return bool(rest) and chats.rules.rules[turn.rule].ends.match([token.id for token in rest], 0) is not None
 
 
 def _answers(row: Row, chats: Chats) -> Iterator[tuple[Turn, Turn | None]]:

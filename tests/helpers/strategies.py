@@ -109,11 +109,14 @@ class Case:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     markers = draw(marker_sets())
+    to_train = draw(st.lists(st.sampled_from(markers.roles), unique=True))
+    others = [role for role in markers.roles if role not in to_train]
     options = {
         "train_on_inputs": draw(st.booleans()),
-        "roles_to_train": draw(st.lists(st.sampled_from(markers.roles), unique=True)),
+        "roles_to_train": to_train,
+        "roles_to_mask": draw(st.lists(st.sampled_from(others), unique=True)) if others else [],
         "train_on_eos": draw(st.sampled_from(["turn", "all", "last", "none"])),
-        "turns": draw(st.sampled_from(["all", "last"])),
+        "turns": draw(st.sampled_from(["all", "last", "last_round"] if "user" in markers.roles else ["all", "last"])),
     }
     length, count = draw(st.integers(0, 40)), draw(st.integers(1, 3))
     row = rows(markers, length)

@@ -12,6 +12,7 @@ from strategies import VOCABULARY, Case, cases, marker_sets, streams
 import rolemask
 from rolemask import InputError, MarkerSet, TokenIds
 from rolemask.markers.spec import Marker
+from rolemask.masking.documents import as_nested
 
 MARKERS = MarkerSet(
     "toy", "Toy", (Marker("user", (TokenIds((1,)),), (TokenIds((9,)),)), Marker("assistant", (TokenIds((2,)),), (TokenIds((9,)),)))
@@ -81,10 +82,189 @@ def test_padding_free_batches_of_transformers_are_split_by_their_positions() -> 
     assert batch["labels"].tolist() == [[_, _, _, _, 61, 62, _, 60, 9]]
 
 
-def test_positions_with_three_axes_do_not_split_documents() -> None:
-    batch = {"input_ids": torch.tensor([A]), "position_ids": torch.zeros(3, 1, 3, dtype=torch.int64)}
-    assert MARKERS.compile().map_batch(batch)["labels"].tolist() == [[_, 60, 9]]
-    assert MARKERS.compile().map_batch({"input_ids": [B], "position_ids": [[[0, 1, 2]] * 3]})["labels"] == [[_, _, _, _, 61, 62]]
+# Two documents of two turns, and the labels with turns="last": the last answer of each.
+PACK = [*A, *A, *A, *A]
+BORDERS: dict[str, Any] = {
+    "position_ids": [[*range(6), *range(6)]],
+    "seq_lens": [[6, 6]],
+    "seq_lengths": [[6, 6]],
+    "cu_seqlens": [0, 6, 12],
+    "cu_seq_lens_q": [0, 6, 12],
+    "seq_idx": [[0] * 6 + [1] * 6],
+    "attention_mask": [[1] * 6 + [2] * 6],
+}
+LAST = [_, _, _, _, 60, 9, _, _, _, _, 60, 9]
+KINDS: dict[str, Any] = {"list": list, "array": np.array, "tensor": torch.tensor}
+
+
+@pytest.mark.parametrize("backend", ["auto", "device"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("key", BORDERS)
+def test_borders_are_read_under_every_name(key: str, kind: str, backend: Any) -> None:
+    masker = MARKERS.compile(turns="last", backend=backend)
+    make = KINDS[kind]
+    for value in (make(BORDERS[key]), BORDERS[key]):
+        assert as_nested(masker.map_batch({"input_ids": make([PACK]), key: value})["labels"]) == [LAST]
+    one_row = BORDERS[key] if key.startswith("cu_") else BORDERS[key][0]
+    assert as_nested(masker.map_batch({"input_ids": make(PACK), key: make(one_row)})["labels"]) == LAST
+    others = {"cu_seq_lens_k": [0, 12], "max_length_q": 12, "max_seqlen": 6, "text": ["a"]}
+    assert as_nested(masker.map_batch({"input_ids": make([PACK]), **others})["labels"]) == [[_] * 10 + [60, 9]]
+
+
+def test_columns_of_a_dataset_hold_borders_per_row() -> None:
+    masker = MARKERS.compile(turns="last")
+    rows = {
+        "input_ids": [PACK, A],
+        "seq_lengths": [[6, 6], [3]],
+        "cu_seqlens": [[0, 6, 12], [0, 3]],
+        "seq_idx": [[4] * 6 + [7] * 6, [0] * 3],
+    }
+    assert masker.map_batch(rows)["labels"] == [LAST, [_, 60, 9]]
+
+
+# The places of an image's four tokens in a document of 9 and in one of 3: text before, rows and columns, text after.
+IMAGE_POSITIONS = [
+    [0, 1, 2, 2, 2, 2, 4, 5, 6, 0, 1, 2],
+    [0, 1, 2, 2, 3, 3, 4, 5, 6, 0, 1, 2],
+    [0, 1, 2, 3, 2, 3, 4, 5, 6, 0, 1, 2],
+]
+WITH_IMAGE = [1, 50, 50, 50, 50, 50, *A, *A]
+TWO_ANSWERS = [_] * 7 + [60, 9, _, 60, 9]
+
+
+@pytest.mark.parametrize("backend", ["auto", "device"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axes", [IMAGE_POSITIONS, [[*range(9), *range(3)], *IMAGE_POSITIONS]], ids=["three", "four"])
+def test_positions_of_several_axes_begin_a_document_where_all_begin_anew(axes: list[list[int]], kind: str, backend: Any) -> None:
+    masker = MARKERS.compile(turns="last", backend=backend)
+    make = KINDS[kind]
+    positions = [[axis, [*range(12)]] for axis in axes]
+    one_document = [_] * 10 + [60, 9]
+    labels = masker(make([WITH_IMAGE, WITH_IMAGE]), position_ids=make(positions))
+    assert as_nested(labels) == [TWO_ANSWERS, one_document]
+    assert as_nested(masker(make(WITH_IMAGE), position_ids=make(axes))) == TWO_ANSWERS
+    batch = {"input_ids": make([WITH_IMAGE, WITH_IMAGE]), "position_ids": make(positions)}
+    assert as_nested(masker.map_batch(batch)["labels"]) == [TWO_ANSWERS, one_document]
+
+
+def test_the_rows_of_a_dataset_have_axes_of_their_own() -> None:
+    masker = MARKERS.compile(turns="last")
+    rows = {"input_ids": [WITH_IMAGE, A], "position_ids": [IMAGE_POSITIONS, [[0, 1, 2]] * 3]}
+    assert masker.map_batch(rows)["labels"] == [TWO_ANSWERS, [_, 60, 9]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_positions_of_three_axes_agree_on_all_paths(data: st.DataObject) -> None:
+    count, size = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 8))
+    numbers = st.lists(st.integers(0, 2), min_size=size, max_size=size)
+    axes = [[data.draw(numbers) for _row in range(count)] for _axis in range(data.draw(st.sampled_from([3, 4])))]
+    ids = [data.draw(st.lists(st.sampled_from([1, 2, 9, 60]), min_size=size, max_size=size)) for _row in range(count)]
+    host, device = (MARKERS.compile(turns="last", on_empty="ignore", backend=backend) for backend in ("host", "device"))
+    labels = host(ids, position_ids=axes)
+    tensor, positions = torch.tensor(ids).reshape(count, size).long(), torch.tensor(axes).reshape(len(axes), count, size)
+    assert host(tensor, position_ids=positions).tolist() == labels
+    assert device(tensor, position_ids=positions).tolist() == labels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"return_position_ids": False, "return_flash_attn_kwargs": True},
+        {"return_position_ids": False, "return_seq_idx": True},
+        {"return_flash_attn_kwargs": True, "return_seq_idx": True},
+    ],
+)
+def test_padding_free_batches_of_transformers_train_the_last_answer_of_each_document(options: dict[str, bool]) -> None:
+    from transformers import DataCollatorWithFlattening
+
+    collator = rolemask.RoleMaskCollator(DataCollatorWithFlattening(**options), MARKERS.compile(turns="last"))
+    batch = collator([{"input_ids": [*A, *A]}, {"input_ids": [*A, *A]}])
+    assert batch["labels"].tolist() == [LAST]
+
+
+def test_packed_datasets_and_padding_free_batches_of_trl_train_the_last_answer_of_each_document() -> None:
+    from datasets import Dataset
+    from trl import pack_dataset
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    masker = MARKERS.compile(turns="last")
+    packed = pack_dataset(Dataset.from_dict({"input_ids": [[*A, *A], [*A, *A]]}), 12)
+    assert packed.map(masker.map_batch, batched=True)["labels"][:] == [LAST]
+    collator = rolemask.RoleMaskCollator(DataCollatorForLanguageModeling(0, padding_free=True, pad_to_multiple_of=8), masker)
+    assert collator([*packed])["labels"].tolist() == [[*LAST, _, _, _, _]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"seq_lens": [[3, 9]], "position_ids": [[*range(6)] * 2]}, "by seq_lens, a document begins at token 3 of row 0, and by position_ids"),
+        ({"seq_lengths": [[6, 6]], "cu_seqlens": [0, 6, 9, 12]}, "by cu_seqlens, a document begins at token 9 of row 0, and by seq_lengths"),
+        ({"cu_seq_lens_q": [0, 12], "seq_idx": [[0] * 6 + [1] * 6]}, "cu_seq_lens_q and seq_idx disagree: by seq_idx, a document begins at token 6"),
+        ({"attention_mask": [[1] * 3 + [2] * 9], "seq_lens": [[6, 6]]}, "by attention_mask, a document begins at token 3 of row 0"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_borders_that_disagree_raise(keys: dict[str, Any], message: str, make: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        MARKERS.compile().map_batch({"input_ids": make([PACK]), **{key: make(value) for key, value in keys.items()}})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_positions_of_an_unpacked_row_and_padding_disagree_with_nothing(make: Any) -> None:
+    masker = MARKERS.compile(turns="last")
+    ids, lengths, expected = make([PACK, [*A, *A, *[0] * 6]]), [[6, 6], [6]], [LAST, [*LAST[:6], *[_] * 6]]
+    batch = {"input_ids": ids, "seq_lens": lengths, "position_ids": make([[*range(12)]] * 2)}
+    assert as_nested(masker.map_batch(batch)["labels"]) == expected
+    batch |= {"position_ids": make([[*range(6)] * 2, [*range(6), *[0] * 6]]), "attention_mask": make([[1] * 12, [1] * 6 + [0] * 6])}
+    assert as_nested(masker.map_batch(batch)["labels"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"seq_lengths": [[6, 7]]}, "seq_lengths [6, 7] sums to 13, but the row has 12 tokens"),
+        ({"seq_lengths": [[6, 6], [12]]}, "seq_lengths has 2 rows, but input_ids has 1"),
+        ({"seq_lens": [["a"]]}, "seq_lens is [['a']], expected whole numbers"),
+        ({"cu_seq_lens_q": [0, 13]}, "cu_seq_lens_q ends at 13, but the row has 12 tokens"),
+        ({"cu_seq_lens_q": [6, 12]}, "cu_seq_lens_q is [6, 12], expected ascending numbers from 0"),
+        ({"cu_seqlens": [0, 64]}, "cu_seqlens ends at 64, but the row has 12 tokens"),
+        ({"seq_idx": [[0] * 6]}, "seq_idx has rows of lengths [6], expected those of input_ids, [12]"),
+        ({"position_ids": [[0] * 6]}, "position_ids has rows of lengths [6], expected those of input_ids, [12]"),
+        ({"position_ids": [[[*range(12)]]] * 2}, "position_ids has 2 axes per token, expected one, three or four"),
+    ],
+)
+def test_a_key_that_announces_packing_and_cannot_be_used_raises(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        MARKERS.compile().map_batch({"input_ids": [PACK], **keys})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"position_ids": torch.zeros(2, 1, 12)}, "position_ids has the shape (2, 1, 12), expected that of input_ids, (1, 12), or three"),
+        ({"seq_idx": torch.zeros(12)}, "seq_idx has the shape (12,), expected that of input_ids, (1, 12)"),
+        ({"seq_lens": torch.tensor([[6, 6], [6, 6]])}, "seq_lens has 2 rows, but input_ids has 1"),
+        ({"cu_seq_lens_q": torch.tensor([0.0, 12.0])}, "expected whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["auto", "device"])
+def test_a_tensor_that_announces_packing_and_cannot_be_used_raises(keys: dict[str, Any], message: str, backend: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        MARKERS.compile(backend=backend).map_batch({"input_ids": torch.tensor([PACK]), **keys})
+    assert message in str(caught.value)
+
+
+def test_the_patches_of_images_are_no_borders() -> None:
+    masker = MARKERS.compile(turns="last")
+    images = {"pixel_values": torch.zeros(1), "cu_seqlens": torch.tensor([0, 4, 64])}
+    assert masker.map_batch({"input_ids": torch.tensor([PACK]), **images})["labels"].tolist() == [[_] * 10 + [60, 9]]
+    assert masker.map_batch({"input_ids": torch.tensor([A, A]), **images})["labels"].tolist() == [[_, 60, 9]] * 2
+    packed = images | {"cu_seqlens": torch.tensor([0, 6, 12])}
+    assert masker.map_batch({"input_ids": torch.tensor([PACK]), **packed})["labels"].tolist() == [LAST]
 
 
 @pytest.mark.parametrize("stop", range(1, 14))
@@ -130,9 +310,10 @@ def test_cumulated_lengths_need_a_single_row() -> None:
         MARKERS.compile()(torch.tensor([A, A]), cu_seqlens=[0, 3])
 
 
-def test_positions_of_another_shape_raise() -> None:
-    with pytest.raises(InputError, match=r"position_ids has the shape \(3, 1, 3\); expected the 2-D one"):
-        MARKERS.compile()(torch.tensor([A]), position_ids=torch.zeros(3, 1, 3))
+@pytest.mark.parametrize("backend", ["auto", "device"])
+def test_positions_of_another_shape_raise(backend: Any) -> None:
+    with pytest.raises(InputError, match=r"position_ids has the shape \(2, 1, 3\), expected that of input_ids, \(1, 3\), or three or four"):
+        MARKERS.compile(backend=backend)(torch.tensor([A]), position_ids=torch.zeros(2, 1, 3))
 
 
 def test_flags_choose_the_turns_to_train() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from marked import show_trained, unmarked
 
-from rolemask import MarkerSet, TokenIds, load
+from rolemask import MarkerSet, PolicyError, TokenIds, load
 from rolemask.markers.spec import EndWord, Marker
 from rolemask.masker import Masker
 from rolemask.masking.policy import make_policy
@@ -165,6 +165,33 @@ def test_turns_last_trains_the_last_trained_turn_only() -> None:
     assert masker(USER, ASSISTANT, turns="last")([2, 60, 9, 2, 61, 9, 1, 50, 9]) == [_, _, _, _, 61, 9, _, _, _]
 
 
+def test_turns_last_round_trains_the_answers_behind_the_last_question() -> None:
+    question, answer = [1, 50, 9], [2, 60, 9]
+    last_round = masker(USER, ASSISTANT, turns="last_round")
+    trained = [_, 60, 9]
+    assert last_round([*question, *answer, *question, *answer, *answer]) == [_] * 9 + trained * 2
+    assert last_round([*answer, *answer]) == trained * 2  # no question
+    assert last_round([*answer, *question]) == [_] * 6
+    assert last_round([*question, *question, *answer]) == [_] * 6 + trained
+    assert (
+        last_round([*question, *answer, *answer, *answer, *question, *answer], seq_lens=[9, 9]) == [_] * 3 + trained * 2 + [_] * 6 + trained
+    )
+    assert last_round([*question, *answer, *answer], train_turns=[True, False]) == [_] * 3 + trained + [_] * 3
+    ends = masker(USER, ASSISTANT, turns="last_round", train_on_eos="last")
+    assert ends([*question, *answer, *question, *answer, *answer]) == [_] * 10 + [60, _, _, 60, 9]
+    assert last_round.report([*answer, *question]).why_empty == "no words of assistant follow the last question (turns=last_round)"
+    with pytest.raises(PolicyError, match="turns='last_round' needs questions: the markers declare no role 'user', only assistant"):
+        masker(ASSISTANT, turns="last_round")
+
+
+def test_a_users_turn_that_carries_a_tools_result_is_no_question() -> None:
+    result = Marker("tool", (TokenIds((3,)),), (TokenIds((4,)),), within="user")
+    last_round = masker(USER, ASSISTANT, result, turns="last_round")
+    ids = [1, 50, 9, 2, 60, 9, 1, 3, 70, 4, 3, 71, 4, 9, 2, 61, 9]
+    assert last_round(ids) == [_, _, _, _, 60, 9, *[_] * 9, 61, 9]
+    assert last_round(ids[6:]) == [_] * 9 + [61, 9]
+
+
 def test_train_on_inputs_trains_all_but_media_and_padding() -> None:
     markers = MarkerSet("toy", "Toy", (USER, ASSISTANT), media={"image": ("<image>",)})
     from rolemask.matching.vocabulary import Vocabulary
@@ -193,6 +220,33 @@ def test_a_marker_never_spans_a_masked_token() -> None:
 
 def test_negative_ids_are_never_trained() -> None:
     assert masker(ASSISTANT)([2, 60, -200, 61, 9]) == [_, 60, _, 61, 9]
+
+
+def test_a_masked_role_is_never_trained() -> None:
+    ids = [1, 50, 9, 2, 5, 70, 6, 60, 9]
+    assert masker(USER, ASSISTANT, REASONING)(ids) == [_, _, _, _, 5, 70, 6, 60, 9]
+    assert masker(USER, ASSISTANT, REASONING, roles_to_mask=["reasoning"])(ids) == [_, _, _, _, _, _, _, 60, 9]
+    assert masker(USER, ASSISTANT, REASONING, roles_to_mask=["reasoning"], train_on_inputs=True)(ids) == [1, 50, 9, 2, _, _, _, 60, 9]
+    assert masker(USER, ASSISTANT, REASONING, roles_to_mask=["user"], train_on_eos="all")(ids) == [_, _, _, _, 5, 70, 6, 60, 9]
+    assert masker(USER, ASSISTANT, REASONING, roles_to_mask=["user"], train_on_inputs=True)(ids) == [_, _, _, 2, 5, 70, 6, 60, 9]
+    segments = masker(USER, ASSISTANT, REASONING, roles_to_mask=["reasoning"]).explain(ids).segments
+    assert "words of reasoning, which is in roles_to_mask" in [segment.why for segment in segments]
+
+
+def test_a_turn_of_which_only_a_masked_span_would_be_trained_is_no_trainable_turn() -> None:
+    tool = Marker("tool", (TokenIds((2,)),), (TokenIds((9,)),))
+    reasoning = Marker("reasoning", (TokenIds((5,)),), (TokenIds((6,)),), within="tool", follows_turn=True)
+    other = Marker("assistant", (TokenIds((1,)),), (TokenIds((9,)),))
+    ids = [1, 50, 9, 2, 5, 70, 6, 60, 9]
+    options: dict[str, Any] = {"roles_to_train": ["assistant"], "turns": "last"}
+    assert masker(tool, reasoning, other, roles_to_mask=["reasoning", "tool"], **options)(ids) == [_, 50, 9, _, _, _, _, _, _]
+
+
+def test_a_masked_role_has_no_weight() -> None:
+    weighed = masker(USER, ASSISTANT, REASONING, roles_to_mask=["reasoning"])
+    assert weighed.weights([2, 5, 70, 6, 60, 9], role_weights={"assistant": 2.0}) == [0, 0, 0, 0, 2, 2]
+    with pytest.raises(PolicyError, match="roles_to_train and roles_to_mask both name the role 'reasoning'"):
+        weighed.weights([2, 60], role_weights={"assistant": 2.0, "reasoning": 1.0})
 
 
 def test_no_role_trains_nothing_and_none_means_the_assistant() -> None:

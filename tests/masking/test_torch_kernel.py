@@ -24,6 +24,7 @@ POLICIES: list[dict[str, Any]] = [
     {},
     {"turns": "last"},
     {"turns": "last", "train_on_eos": "all", "roles_to_train": ["user", "tool"]},
+    {"turns": "last_round", "train_on_eos": "last", "roles_to_mask": ["reasoning"]},
     {"train_on_eos": "last"},
     {"train_on_eos": "none", "roles_to_train": []},
     {"train_on_inputs": True},

@@ -15,6 +15,7 @@ from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import Automaton, automaton_of
 from rolemask.masking.fates import fates_of
 from rolemask.masking.policy import Policy
+from rolemask.masking.reference import masked_roles
 from rolemask.matching.compiler import OUTSIDE, Rules
 
 Ids = NDArray[np.integer[Any]]
@@ -45,6 +46,8 @@ class _Fates(NamedTuple):
     starts_turn: Bools
     reopens: Bools
     is_candidate: Bools
+    starts_question: Bools
+    carries_result: Bools
     end_length: NDArray[np.uint32]
     end_role: NDArray[np.int8]
     end_emitted: Bools
@@ -79,13 +82,14 @@ class _Tables(NamedTuple):
 
 
 class _Options(NamedTuple):
-    """Which arguments are given (arrays that are not are empty), and the two policies that the fates don't cover."""
+    """Which arguments are given (arrays that are not are empty), and the policies that the fates don't cover."""
 
     has_attention: bool
     has_starts: bool
     has_flags: bool
     with_roles: bool
     only_last_turn: bool
+    only_last_round: bool
     only_last_end: bool
 
 
@@ -107,6 +111,7 @@ class NumbaKernel:
 
     def __init__(self, rules: Rules, policy: Policy) -> None:
         self._policy = policy
+        self._is_masked = np.array(masked_roles(rules, policy))
         self._tables = _make_tables(rules, policy, automaton_of(rules))
 
     def mask(
@@ -132,8 +137,9 @@ class NumbaKernel:
             has_attention=attention is not None,
             has_starts=starts is not None,
             has_flags=train_turns is not None,
-            with_roles=with_roles,
+            with_roles=with_roles or bool(self._policy.roles_to_mask),
             only_last_turn=self._policy.turns == "last",
+            only_last_round=self._policy.turns == "last_round",
             only_last_end=self._policy.train_on_eos == "last",
         )
         # numba compiles anew for every memory layout; a copy is cheaper.
@@ -141,10 +147,12 @@ class NumbaKernel:
         attention = empty if attention is None else np.ascontiguousarray(attention)
         starts = empty if starts is None else np.ascontiguousarray(starts)
         labels = np.full_like(ids, IGNORE_INDEX)
-        roles = np.full(ids.shape if with_roles else (len(ids), 0), OUTSIDE, dtype=np.int8)
+        roles = np.full(ids.shape if options.with_roles else (len(ids), 0), OUTSIDE, dtype=np.int8)
         counts = np.zeros(len(ids), dtype=np.int64)
         _mask_rows(ids, attention, starts, flags, options, labels, roles, counts, self._tables)
-        return labels, roles, counts.tolist()
+        if self._policy.roles_to_mask:
+            labels[self._is_masked[roles]] = IGNORE_INDEX
+        return labels, roles if with_roles else roles[:, :0], counts.tolist()
 
 
 def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
@@ -225,11 +233,12 @@ def _mask_rows(
             else:
                 stop = size
             _find_matches(row.ids, row.attention, options.has_attention, marks, start, stop, tables.matcher, live_at, live_matches)
-            # With turns="last" a first pass finds the last trainable turn, a second one trains it.
-            last_turn = -1
-            if options.only_last_turn:
-                _, last_turn = _mask_document(row, start, stop, ordinal, -1, False, options, tables)
-            ordinal, _ = _mask_document(row, start, stop, ordinal, last_turn, options.with_roles, options, tables)
+            # With turns="last" or "last_round" a first pass finds the first turn to train, a second one trains from there on.
+            first_turn = 0
+            if options.only_last_turn or options.only_last_round:
+                no_turn = stop - start + 1
+                _, first_turn = _mask_document(row, start, stop, ordinal, no_turn, False, options, tables)
+            ordinal, _ = _mask_document(row, start, stop, ordinal, first_turn, options.with_roles, options, tables)
             if start > 0:
                 labels[index, start] = IGNORE_INDEX
             start = stop
@@ -303,22 +312,22 @@ def _find_matches(
 
 @_compiled
 def _mask_document(
-    row: _Row, start: int, stop: int, ordinal: int, last_turn: int, with_roles: bool, options: _Options, tables: _Tables
+    row: _Row, start: int, stop: int, ordinal: int, first_turn: int, with_roles: bool, options: _Options, tables: _Tables
 ) -> tuple[int, int]:  # pragma: no cover: compiled
-    """Mask one document; return the number of flags used so far in the row, and the number of its last turn to train.
+    """Mask one document; return the number of flags used so far in the row, and the first turn to train by the policy.
 
-    `last_turn` is the only turn to train with `only_last_turn`, -1 for none. Turns count from 1.
+    Turns before `first_turn` are not trained. Turns count from 1.
     """
     fates, token_class = tables.fates, tables.matcher.token_class
     state = np.uint32(0)
-    turn, last = 0, -1
+    turn = last = question = question_before = 0
     is_candidate = is_chosen = False
     marked_to = start  # end markers reach up to here
     end_at = end_stop = 0  # the last end marker of a chosen turn
     at, next_live = start, 0
     # Nobody answered a turn that meets its own start again. Then the scan goes back to its first token, and reads it as a question.
     shift, unanswered_at = 0, -1
-    before = (at, next_live, state, turn, ordinal, last, is_candidate, is_chosen, marked_to, end_at, end_stop)
+    before = (at, next_live, state, turn, ordinal, last, question, question_before, is_candidate, is_chosen, marked_to, end_at, end_stop)
     while at < stop:
         is_live = at == row.live_at[next_live]
         if at >= marked_to and tables.is_stable[state] and not is_live:
@@ -337,9 +346,37 @@ def _mask_document(
             if fates.reopens[out] and unanswered_at != before[0]:
                 unanswered_at = before[0]
                 _forget(row, unanswered_at, at, with_roles)
-                at, next_live, state, turn, ordinal, last, is_candidate, is_chosen, marked_to, end_at, end_stop = before
+                (
+                    at,
+                    next_live,
+                    state,
+                    turn,
+                    ordinal,
+                    last,
+                    question,
+                    question_before,
+                    is_candidate,
+                    is_chosen,
+                    marked_to,
+                    end_at,
+                    end_stop,
+                ) = before
                 continue
-            before = (at, next_live, state, turn, ordinal, last, is_candidate, is_chosen, marked_to, end_at, end_stop)
+            before = (
+                at,
+                next_live,
+                state,
+                turn,
+                ordinal,
+                last,
+                question,
+                question_before,
+                is_candidate,
+                is_chosen,
+                marked_to,
+                end_at,
+                end_stop,
+            )
             shift = tables.unanswered if at == unanswered_at else 0
         out += shift
         next_live += is_live
@@ -358,14 +395,17 @@ def _mask_document(
         if fates.starts_turn[out]:
             turn += 1
             is_candidate = is_chosen = False
+            if fates.starts_question[out]:
+                question_before, question = question, turn
+        if fates.carries_result[out] and question == turn:
+            question = question_before
         if fates.is_candidate[out] and not is_candidate:
             is_candidate = True
             is_chosen = not options.has_flags or (ordinal < row.flags.shape[0] and row.flags[ordinal])
             ordinal += 1
             if is_chosen:
                 last = turn
-            if options.only_last_turn:
-                is_chosen = is_chosen and turn == last_turn
+            is_chosen = is_chosen and turn >= first_turn
         mark = row.marks[at] if at < marked_to else np.uint8(0)
         end_emitted = (mark & _END_EMITTED) != 0
         trained = fates.trained_always[out] or (is_chosen and fates.trained_if_chosen[out]) or (mark & _END_TRAINED) != 0
@@ -383,7 +423,7 @@ def _mask_document(
             row.ids[k], True, token_class, tables.is_media, tables.is_pad
         ):
             row.labels[k] = row.ids[k]
-    return ordinal, last
+    return ordinal, question + 1 if options.only_last_round else last
 
 
 @_compiled

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.policy import Policy
-from rolemask.masking.reference import choose_turns, documents, end_tokens_of, may_be_trained, stretches
+from rolemask.masking.reference import choose_turns, documents, end_tokens_of, masked_roles, may_be_trained, stretches
 from rolemask.masking.turns import UNATTENDED, scan
 from rolemask.matching.compiler import OUTSIDE, Rules
 
@@ -62,6 +62,7 @@ class NumpyKernel:
                     roles[part][at] = token.role
                     emitted[part][at] = token.emitted
         trained &= ~_look_up(self._is_media, ids) & (ids >= 0)
+        trained &= ~np.array(masked_roles(self.rules, self.policy))[roles]
         if attention is not None:
             trained &= attention
         elif self.rules.pad_id is not None:

@@ -20,6 +20,7 @@ from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import Automaton, Matcher, automaton_of
 from rolemask.masking.fates import Fate, fates_of, has_unanswered
 from rolemask.masking.policy import Policy
+from rolemask.masking.reference import masked_roles
 from rolemask.masking.turns import UNATTENDED
 from rolemask.matching.compiler import OUTSIDE, Rules
 
@@ -72,6 +73,8 @@ class TorchKernel:
             trained &= (ids != self.rules.pad_id) | (key >= _emitted_key(self._longest_end, self.rules))
         if borders is not None:
             trained &= ~borders
+        if self.policy.roles_to_mask:
+            trained &= ~tables.is_masked[key]
         return torch.where(trained, ids, IGNORE_INDEX), tables.role[key]
 
     def _tables_on(self, device: torch.device) -> "_Tables":
@@ -100,22 +103,36 @@ class TorchKernel:
     def _trained(self, output: Tensor, borders: Tensor | None, tables: "_Tables") -> Tensor:
         """Return whether each token is trained as part of a turn, (B, T) bool."""
         inside = ends = output  # set to output 0, that of a token outside, where the turn is not chosen or the end marker not trained
-        if self.policy.turns == "last":
+        if self.policy.turns != "all":
             starts_turn = tables.starts_turn[output]
             turn = starts_turn.cumsum(1)
-            last = _last_in_document(tables.is_candidate[output], turn, borders)
-            inside = torch.where(turn == last, output, 0)
+            if self.policy.turns == "last":
+                first = _last_in_document(tables.is_candidate[output], turn, borders)
+            else:
+                first = _last_in_document(self._questions(output, turn, tables), turn, borders) + 1
+            inside = torch.where(turn >= first, output, 0)
             if self.policy.train_on_eos != "all":
-                ends = torch.where(turn - starts_turn == last, output, 0)  # a turn may start where another ends
-        elif self.policy.train_on_eos == "last":
+                ends = torch.where(turn - starts_turn >= first, output, 0)  # a turn may start where another ends
+        if self.policy.train_on_eos == "last":
             position = torch.arange(1, output.shape[1] + 1, device=output.device)
-            last = _last_in_document(tables.end_trained[0, output], position, borders)
-            ends = torch.where(position == last, output, 0)
+            last = _last_in_document(tables.end_trained[0, ends], position, borders)
+            ends = torch.where(position == last, ends, 0)
         trained = tables.trained[inside]
         if self.policy.train_on_eos != "none":
             for offset, codes in enumerate(self._shifted(ends)):
                 trained |= tables.end_trained[offset, codes]
         return trained
+
+    def _questions(self, output: Tensor, turn: Tensor, tables: "_Tables") -> Tensor:
+        """Return whether a question starts at each token, (B, T) bool: a user's turn that carries no tool's result.
+
+        `turn` (B, T) is the number of the turn that each token is in, from 1 on.
+        """
+        carries = tables.carries_result[output]
+        # Tokens where no result starts write their 0 to slots of their own, so that they don't contend for that of the turn.
+        slots = torch.where(carries, turn, torch.arange(turn.shape[1], device=turn.device))
+        results = turn.new_zeros(turn.shape[0], turn.shape[1] + 1).scatter_reduce_(1, slots, carries.long(), "amax")
+        return tables.starts_question[output] & (results.gather(1, turn) == 0)
 
     def _shifted(self, output: Tensor) -> list[Tensor]:
         """Return the output 0, 1, 2... tokens before each token, up to the length of the longest end marker."""
@@ -210,9 +227,12 @@ class _Tables(NamedTuple):
     starts_turn: Tensor  # (outputs,) int64, 1 where a turn starts
     reopens: Tensor  # (outputs,) bool
     is_candidate: Tensor  # (outputs,) bool
+    starts_question: Tensor  # (outputs,) bool
+    carries_result: Tensor  # (outputs,) bool
     end_trained: Tensor  # (distance, outputs) bool
     key: Tensor  # (distance, outputs) int64
     role: Tensor  # (keys,) int8
+    is_masked: Tensor  # (keys,) bool, whether this role is never trained
 
 
 def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables:
@@ -223,6 +243,7 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
     fresh_output = [[row[0]] * len(row) for row in automaton.output]
     keys = [[_key(fate, distance, longest, rules) for fate in fates] for distance in range(longest)]
     roles = [key % (len(rules.roles) + 1) - 1 for key in range(max(map(max, keys)) + 1)]
+    is_masked = masked_roles(rules, policy)
     return _Tables(
         token_class=token_class,
         trainable=trainable,
@@ -234,6 +255,8 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
         starts_turn=torch.tensor([int(fate.starts_turn) for fate in fates]),
         reopens=torch.tensor([fate.reopens for fate in fates]),
         is_candidate=torch.tensor([fate.is_candidate for fate in fates]),
+        starts_question=torch.tensor([fate.starts_question for fate in fates]),
+        carries_result=torch.tensor([fate.carries_result for fate in fates]),
         end_trained=torch.tensor(
             [
                 [distance < fate.end_length and (fate.end_trained_always or fate.end_trained_if_chosen) for fate in fates]
@@ -242,6 +265,7 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
         ),
         key=torch.tensor(keys),
         role=torch.tensor(roles, dtype=torch.int8),
+        is_masked=torch.tensor([is_masked[role] for role in roles]),
     )
 
 
