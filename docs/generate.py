@@ -1,21 +1,21 @@
-"""Write the pages that are made from the registry: docs/models.md, docs/differences.md.
+"""Write the pages that are made from the registry: docs/models.md, docs/differences.md, docs/undecidable.md.
 
     python docs/generate.py           write them
     python docs/generate.py --check   exit 1 if one is stale
 
-The second page compares with TRL and with Prime Intellect's renderers. The extra `test` installs both; renderers needs Python 3.11.
+docs/differences.md compares with TRL and with Prime Intellect's renderers. The extra `test` installs both; renderers needs Python 3.11.
 """
 
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-# tests/peers and the page of differences make the same comparisons.
+# The tests make the same comparisons as the page of differences, and damage the same chats as that of what is undecidable.
 sys.path.insert(0, str(FOLDER.parent / "tests" / "helpers"))
 
-from pages import COMMAND, differences, models  # noqa: E402
+from pages import COMMAND, differences, models, undecidable  # noqa: E402
 
-PAGES = {"models.md": models.page, "differences.md": differences.page}
+PAGES = {"models.md": models.page, "differences.md": differences.page, "undecidable.md": undecidable.page}
 
 
 def write() -> int:

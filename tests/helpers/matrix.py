@@ -6,6 +6,7 @@ The rows are the examples of a marker set, with other contents. Each token knows
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -213,3 +214,80 @@ def _is_half(row: Row, at: int, chats: Chats) -> bool:
         return False
     wholes = [[token.id for token in whole if token.marker == number % 1000] for whole in chats.rows]
     return [token.id for token in row if token.marker == number] not in wholes
+
+
+class Undecidable(NamedTuple):
+    """Sets of which ids don't tell what is the model's in a state, and why."""
+
+    reason: str
+    sets: tuple[str, ...]
+
+
+# docs/undecidable.md is made of this; the tests allow a leak here, and nowhere else.
+UNDECIDABLE: dict[str, Undecidable] = {
+    "ended by force": Undecidable(
+        "Tool results are plain text, and it is the stop token before them that makes them results: typed by somebody else, it looks the same.",
+        ("apertus", "deepseek_v3_2"),
+    ),
+    "before a document with BOS": Undecidable(
+        "BOS is the stop token too, so behind a cut answer it ends that answer, and is trained.",
+        ("starcoder2_instruct", "tulu3"),
+    ),
+    "before a document": Undecidable(
+        "Without BOS, the next document begins with text that no marker knows, such as a bare system prompt, or with the stop token.",
+        (
+            "alpaca",
+            "amberchat",
+            "bactrian",
+            "bluemoon",
+            "deepseek_coder",
+            "deepseek_llm",
+            "deepseek_r1",
+            "deepseek_v3",
+            "deepseek_v3_1",
+            "deepseek_v3_2",
+            "deepseek_v4",
+            "deepseek_vl",
+            "dots_ocr",
+            "falcon2",
+            "falcon_180b",
+            "falcon_instruct",
+            "galactica_finetuned",
+            "gigachat3",
+            "glm_edge",
+            "glmasr",
+            "gorilla",
+            "hy3",
+            "hy_mt2",
+            "janus",
+            "koala",
+            "koalpaca",
+            "laguna_s",
+            "laguna_xs",
+            "ling_lite",
+            "magicoder",
+            "minicpm",
+            "minimax_m1",
+            "minimax_m2",
+            "minimax_m3",
+            "moss",
+            "oasst",
+            "openbuddy",
+            "openchat_v3_2",
+            "openorca_platypus2",
+            "pivot_moe",
+            "redpajama_incite",
+            "rwkv_raven",
+            "shieldgemma",
+            "stablelm_alpha",
+            "starcoder2_instruct",
+            "telechat",
+            "unsloth",
+            "vicuna",
+            "vicuna_v0",
+            "vigogne_chat",
+            "vigogne_instruct",
+            "wizard_mega",
+        ),
+    ),
+}
