@@ -64,6 +64,15 @@ def empty_text(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
                 yield source.problem((*at, key), f"the {key} of {marker.role!r} renders to nothing, expected a marker")
 
 
+def start_of_white_space(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a start of white space alone: it would open turns in the middle of contents. (An end of white space only loses tokens.)"""
+    for at, marker in markers:
+        for start in marker.start:
+            if isinstance(start, str) and start.isspace():
+                message = f"the start of {marker.role!r} is white space alone, {_quoted(start)}, which contents have too"
+                yield source.problem((*at, "start"), message, "begin it with what the template renders before")
+
+
 def same_start_twice(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
     """Find two roles with the same start, among turns or among the spans of one role: the second would never match."""
     first: dict[tuple[str | None, Pattern], Marker] = {}
@@ -180,6 +189,7 @@ LINTS: tuple[Lint, ...] = (
     no_turns,
     newline_in_single_quotes,
     empty_text,
+    start_of_white_space,
     same_start_twice,
     span_key_on_a_turn,
     turn_key_on_a_span,

@@ -60,6 +60,8 @@ def _entry_problems(place: Place, entry: Any) -> Iterator[Problem]:
     for key, given, value in (("start", bool(start), start), ("end", end is not None, end)):
         if given and not _is_pattern(value):
             yield Problem(place, f"{key!r} is {value!r}, expected text or {{ids: [...]}} with ids of 0 or more")
+    if isinstance(start, str) and start.isspace():
+        yield Problem(place, f"the start {start!r} is white space alone, which contents have too", "begin it with the text before")
     if isinstance(end, str) and (meant := EndWord.meant_by(end)):
         yield Problem(place, f"the end {end!r} would match as text", f"did you mean '{meant}'? If not, pass it as {{ids: [...]}}")
 
