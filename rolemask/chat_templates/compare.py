@@ -30,11 +30,11 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Difference:
-    """The first run of tokens whose labels differ from the ground truth.
+    """The first run of tokens that are trained and should not be, or else the first that are not trained and should be.
 
     Attributes:
-        tokens: How many tokens of the scenario differ, this run and later ones together.
-        kind: "extra" if the run is trained and should not be, "missing" if it is not trained and should be.
+        tokens: How many tokens of the scenario differ, in this run and in all others.
+        kind: "extra" if something is trained that should not be, "missing" if tokens are only lost.
         text: The text of the run.
         before: A few characters before it.
         after: A few characters after it.
@@ -60,7 +60,7 @@ class ScenarioResult:
         scenario: The scenario's name.
         status: "ok", "differs" or "not supported".
         reason: Why the scenario is not supported, else empty.
-        difference: The first difference, if there is one.
+        difference: The difference to look at first, if there is one.
         notes: Facts about the template that are no difference.
         trained: The text, with what is trained in ``[[ ]]``.
         expected: The text, with what should be trained in ``[[ ]]``.
@@ -187,7 +187,7 @@ def _with_brackets(ids: Sequence[int], trained: Sequence[bool], vocabulary: Voca
 
 def _first_difference(ids: Sequence[int], trained: Sequence[bool], expected: Sequence[bool], vocabulary: Vocabulary) -> Difference:
     wrong = [at for at in range(len(ids)) if trained[at] != expected[at]]
-    first = wrong[0]
+    first = next((at for at in wrong if trained[at]), wrong[0])
     stop = first + 1
     while stop < len(ids) and trained[stop] != expected[stop] and trained[stop] == trained[first]:
         stop += 1

@@ -119,10 +119,11 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     Args:
         processor: A processor or tokenizer. A model or its configuration works too, but says less.
         fallback: What to do if no set fits. None raises. ``"derive"`` derives a set from the chat template, and warns about what could not
-            be derived. ``"media"`` returns a set without roles, which trains everything except media and padding, and warns.
+            be derived, or is lost. ``"media"`` returns a set without roles, which trains everything except media and padding, and warns.
 
     Raises:
-        UndetectedError: No set fits, and there is no fallback. The message has the nearest set and where it differs.
+        UndetectedError: No set fits, and there is no fallback, or the derived set would train too much. The message has the nearest set and
+            where it differs.
         ChatError: `fallback="derive"`, and nothing can be derived.
         PolicyError: An unknown fallback.
     """
@@ -141,6 +142,11 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
             derived = derive_with(identity.finder, processor)
         else:
             derived = derive(processor)  # says what is missing
+        if too_much := next((problem for problem in derived.unsettled if problem.trains_too_much), None):
+            raise UndetectedError(
+                f"{identity.name}: {reason} A set derived from its chat template would train what the model never generates: {too_much}. "
+                "`rolemask new` writes it to a file, to be corrected"
+            )
         logger.warning("%s: %s Derived a set from the chat template. %s", identity.name, reason, "; ".join(map(str, derived.unsettled)))
         return derived.markers
     if fallback == "media":

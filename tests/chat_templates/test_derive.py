@@ -114,12 +114,37 @@ def test_a_tokenizers_special_tokens_are_used(small_tokenizer_folder: Path) -> N
     ("source", "reason"),
     [
         ("{{ raise_exception('never') }}", "does not render three questions and answers: TemplateError: never"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "renders nothing before a user's message"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "renders nothing but white space before a user's message"),
+        ("{% for m in messages %}{{ m.content }}\n\n{% endfor %}", "renders nothing but white space before a user's message"),
+        (
+            LOOP + "<|{{ m.role }}|>\n{{ m.content }}{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}",
+            "renders only white space behind a question",
+        ),
     ],
 )
 def test_why_nothing_can_be_derived(source: str, reason: str) -> None:
     with pytest.raises(ChatError, match=reason):
         derive(source)
+
+
+def test_white_space_alone_is_no_header() -> None:
+    preamble = "{% if loop.first %}Be brief.\n\n{% else %}<|{{ m.role }}|>\n{% endif %}"
+    derived = derive(LOOP + preamble + "{{ m.content }}</s>{% endfor %}" + PROMPT + "<|assistant|>\n{% endif %}")
+    assert {marker.role: marker.start for marker in derived.markers.markers}["user"] == ("<|user|>\n",)
+    assert derived.unsettled == ()
+
+
+LEAKING = (
+    "{% for m in messages if m.role != 'system' %}{{ 'User: ' if m.role == 'user' else 'Assistant: ' }}"
+    "{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+def test_what_is_trained_too_much_is_told_from_what_is_lost() -> None:
+    problems = {problem.about: problem.trains_too_much for problem in derive(LEAKING).unsettled}
+    assert problems["stop token"] is False
+    assert problems["three turns"] is True
 
 
 OPEN_ENDED = (

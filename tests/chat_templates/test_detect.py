@@ -95,6 +95,19 @@ def test_fallback_derive(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> No
     assert tokenizer.decode([label for label in labels if label != -100]) == "world<|pad|>"
 
 
+def test_fallback_derive_refuses_a_set_that_trains_too_much(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}{{ 'Human: ' if m.role == 'user' else 'Robot: ' }}"
+        "{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}"
+        "{% if add_generation_prompt %}Robot:{% endif %}"
+    )
+    with pytest.raises(
+        UndetectedError, match="A set derived from its chat template would train what the model never generates: three turns: "
+    ) as refused:
+        detect(tokenizer, fallback="derive")
+    assert "`rolemask new` writes it to a file, to be corrected" in str(refused.value)
+
+
 def test_fallback_media_warns_every_time(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer.chat_template = FOREIGN
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>", "<my_picture>"]})
