@@ -75,6 +75,7 @@ class _Fit:
     """A set that agrees with the chat template. The greatest one is the best.
 
     Attributes:
+        complete: Whether the set masks nothing on purpose.
         match: What the set names of the model.
         passed: How many scenarios agree.
         lacking: 0, less what the set has and the model doesn't: the number of spans, and the share of media tokens.
@@ -83,6 +84,7 @@ class _Fit:
         name: The set's name, so that the choice is always the same.
     """
 
+    complete: bool
     match: _Match
     passed: int
     lacking: float
@@ -112,9 +114,9 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     >>> detect(SimpleNamespace(model_type="gemma4")).name
     'gemma4'
 
-    If there is a chat template, it decides: a set is chosen only if its labels agree with the template. Among sets that agree, the best
-    match wins: a set proven on this very template, then one that names the model id, the model type, the processor's class. Without a
-    chat template, only these names count.
+    If there is a chat template, it decides: a set is chosen only if its labels agree with the template. Sets that mask nothing on purpose
+    come before those that do (`MarkerSet.masks_more`). Then the best match wins: a set proven on this very template, one that names the
+    model id, the model type, the processor's class. Without a chat template, only these names count.
 
     Args:
         processor: A processor or tokenizer. A model or its configuration works too, but says less.
@@ -135,7 +137,8 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     except _NotFoundError as error:
         reason = str(error)
     else:
-        logger.info("%s: the marker set is %r", identity.name, found.name)
+        on_purpose = f", which masks on purpose some of what the model generates: {found.masks_more_text}" if found.masks_more else ""
+        logger.info("%s: the marker set is %r%s", identity.name, found.name, on_purpose)
         return found
     if fallback == "derive":
         if identity.finder is not None and identity.vocabulary is not None:
@@ -249,15 +252,17 @@ def _find_by_template(candidates: list[_Candidate], identity: _Identity, finder:
     fits: list[_Fit] = []
     nearest: _Misfit | None = None
     for candidate in candidates:
-        if fits and fits[0].match and candidate.match < fits[0].match:
+        best = next((fit for fit in fits if fit.complete), None)
+        if best is not None and best.match and candidate.match < best.match:
             break  # a set that names the model fits: weaker matches can't win
         markers = _load(candidate.path)
         if markers is None:
             continue
         # A toy tokenizer has the set's special tokens too, and encodes much faster than the model's.
         passed = 0
-        for result in compare_labels(compile_rules(markers, ToyTokenizer(markers).vocabulary), finder.truths):
-            if result.difference is not None:
+        for result in compare_labels(compile_rules(markers, ToyTokenizer(markers).vocabulary), finder.truths, markers.masks_more):
+            if result.status is Status.DIFFERS:
+                assert result.difference is not None
                 nearest = nearest or _Misfit(markers.name, result.scenario, result.difference)
                 break
             passed += result.status is Status.OK
@@ -288,6 +293,7 @@ def _fit(match: _Match, passed: int, markers: MarkerSet, identity: _Identity) ->
     rendered = [start for start in spans if start in identity.template.source]
     media_share = len(known) / (len(media) or 1)
     return _Fit(
+        complete=not markers.masks_more,
         match=match,
         passed=passed,
         lacking=(len(rendered) - len(spans)) + (len(known) - len(media)) / (len(media) or 1),

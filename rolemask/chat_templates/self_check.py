@@ -28,17 +28,19 @@ _results: WeakKeyDictionary[Vocabulary, dict[Hashable, ScenarioResult | None]] =
 def first_problem(markers: MarkerSet, rules: Rules, template: ChatTemplate) -> ScenarioResult | None:
     """Return the first of a few scenarios whose labels differ from the ground truth, or None.
 
-    If the template supports none of the scenarios, return the first: nothing was compared.
+    If the template supports none of the scenarios, return the first: nothing was compared. If none differs except by what the set masks
+    on purpose, return the first of these.
 
     The result is cached per marker set, template and tokenizer.
     """
     known = _results.setdefault(rules.vocabulary, {})
-    key = (markers.fingerprint, template.sha256, repr(template.variables))
+    key = (markers.fingerprint, *sorted(markers.masks_more), template.sha256, repr(template.variables))
     if key not in known:
         truths = GroundTruthFinder(template, rules.vocabulary.special_tokens).find_all(_SCENARIOS)
-        results = list(compare_labels(rules, truths))
+        results = list(compare_labels(rules, truths, markers.masks_more))
         unsupported = results[:1] if all(result.status is Status.NOT_SUPPORTED for result in results) else []
-        known[key] = next((result for result in results if result.status is Status.DIFFERS), next(iter(unsupported), None))
+        notable = [result for status in (Status.DIFFERS, Status.MASKS_MORE) for result in results if result.status is status]
+        known[key] = next(iter(notable + unsupported), None)
     return known[key]
 
 
@@ -69,6 +71,14 @@ def self_check(markers: MarkerSet, rules: Rules, tokenizer: object, how: str, va
                 markers.name,
                 template.name,
                 result.reason,
+            )
+            continue
+        if result.status is Status.MASKS_MORE:
+            logger.info(
+                "%r fits %s, and masks on purpose some of what the model generates: %s",
+                markers.name,
+                template.name,
+                markers.masks_more_text,
             )
             continue
         message = (

@@ -30,14 +30,18 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether the set is proven: at least one scenario agrees, and none differs."""
+        """Whether the set is proven: at least one scenario agrees, and none differs, except by what the set masks on purpose."""
         statuses = {result.status for result in self.scenarios}
         return Status.OK in statuses and Status.DIFFERS not in statuses
 
     @property
     def passed(self) -> tuple[str, ...]:
         """The names of the scenarios that agree."""
-        return tuple(result.scenario for result in self.scenarios if result.status is Status.OK)
+        return self.with_status(Status.OK)
+
+    def with_status(self, status: Status) -> tuple[str, ...]:
+        """Return the names of the scenarios with a status, such as "not supported"."""
+        return tuple(result.scenario for result in self.scenarios if result.status == status)
 
 
 def verify(
@@ -80,7 +84,7 @@ def _verify_one(markers: MarkerSet, tokenizer: object, template: ChatTemplate) -
         return Verification(markers.name, template, SYNTHETIC, tuple(compare_with_toy_tokenizer(markers, truths)))
     rules = rules_for(markers, tokenizer)
     truths = GroundTruthFinder(template, rules.vocabulary.special_tokens).truths
-    return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(compare_labels(rules, truths)))
+    return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(compare_labels(rules, truths, markers.masks_more)))
 
 
 def _special_tokens_without_tokenizer(markers: MarkerSet, template: ChatTemplate) -> set[str]:
@@ -115,8 +119,9 @@ def _proof(markers: MarkerSet, one: Verification, version: str) -> Proof:
         sha256=one.template.sha256,
         tokenizer=one.tokenizer,
         passed=one.passed,
-        not_supported=tuple(result.scenario for result in one.scenarios if result.status == "not supported"),
+        not_supported=one.with_status(Status.NOT_SUPPORTED),
         markers=markers.fingerprint,
         semantics=SEMANTICS,
         rolemask=version,
+        masks_more=one.with_status(Status.MASKS_MORE),
     )

@@ -182,6 +182,18 @@ def unused_special_token(source: Source, markers: PlacedMarkers) -> Iterator[Pro
             yield source.problem(("special_tokens", index), f"the special token {token!r} is in no marker", hint)
 
 
+def masks_more_than_it_may(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find an entry of `masks_more` whose role has no marker, or is trained by default: then every loss would pass."""
+    trained = {"assistant", *(marker.role for _, marker in markers if marker.follows_turn)}
+    roles = {marker.role for _, marker in markers}
+    for role in source.data.get("masks_more", {}):
+        if role not in roles:
+            yield source.problem(("masks_more", role), f"no marker has the role {role!r}", did_you_mean(role, roles), key=True)
+        elif role in trained:
+            message, hint = f"{role!r} is trained, so it cannot be masked on purpose", "give what is masked a role of its own"
+            yield source.problem(("masks_more", role), message, hint, key=True)
+
+
 LINTS: tuple[Lint, ...] = (
     name_differs_from_file,
     alias_is_the_name,
@@ -202,6 +214,7 @@ LINTS: tuple[Lint, ...] = (
     rewind_to_no_turn,
     examples_without_an_eos_token,
     unused_special_token,
+    masks_more_than_it_may,
 )
 
 

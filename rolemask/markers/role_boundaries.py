@@ -29,8 +29,8 @@ def read_role_boundaries(boundaries: Sequence[object] | None, base: MarkerSet | 
     markers = tuple(_read_entry(place, entry) for place, entry in entries)
     if base is None:
         return MarkerSet(name=name, title=name, markers=markers, origin=name)
-    # The special tokens and examples of `base` belong to the markers that are replaced.
-    return replace(base, markers=markers, special_tokens=(), examples=(), origin=f"{name} over {base.origin}")
+    # The special tokens, the examples and what is masked on purpose belong to the markers that are replaced.
+    return replace(base, markers=markers, special_tokens=(), examples=(), masks_more={}, origin=f"{name} over {base.origin}")
 
 
 def _plain(entry: Any) -> Any:

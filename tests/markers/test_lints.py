@@ -12,6 +12,7 @@ from rolemask.markers.lints import (
     alias_is_the_name,
     empty_text,
     examples_without_an_eos_token,
+    masks_more_than_it_may,
     misspelt_end_word,
     name_differs_from_file,
     newline_in_single_quotes,
@@ -56,6 +57,8 @@ CASES = [
     (rewind_to_no_turn, "    end: \"<|e|>\"", "    end: \"<|e|>\"\n    rewind: true", "toy.yaml:7:10: the end \"<|e|>\" rewinds, but no turn starts with it (set `rewind: false`"),
     (examples_without_an_eos_token, "    end: \"<|e|>\"", "    end: eos_token", "toy.yaml:9:3: the examples need to know what the EOS token looks like"),
     (unused_special_token, "\"<|e|>\"]", "\"<|e|>\", \"<|x|>\"]", "toy.yaml:2:36: the special token '<|x|>' is in no marker"),
+    (masks_more_than_it_may, "examples:", "masks_more: {usr: why}\nexamples:", "toy.yaml:8:14: no marker has the role 'usr' (did you mean 'user'?)"),
+    (masks_more_than_it_may, "examples:", "masks_more: {assistant: why}\nexamples:", "toy.yaml:8:14: 'assistant' is trained, so it cannot be masked on purpose"),
 ]  # fmt: skip
 
 
