@@ -78,6 +78,7 @@ class _Fit:
         complete: Whether the set masks nothing on purpose.
         match: What the set names of the model.
         passed: How many scenarios agree.
+        placeholders: How many of the model's special tokens the set knows as media. Any other set would train them.
         lacking: 0, less what the set has and the model doesn't: the number of spans, and the share of media tokens.
         shared: What both have: the number of spans, and the share of media tokens.
         brevity: Minus the number of markers.
@@ -87,6 +88,7 @@ class _Fit:
     complete: bool
     match: _Match
     passed: int
+    placeholders: int
     lacking: float
     shared: float
     brevity: int
@@ -287,8 +289,11 @@ def _load(path: Path) -> MarkerSet | None:
 
 def _fit(match: _Match, passed: int, markers: MarkerSet, identity: _Identity) -> _Fit:
     assert identity.template is not None
-    media = [token for token in markers.media_tokens if "*" not in token]
-    known = [token for token in media if identity.vocabulary is not None and single_id(token, identity.vocabulary) is not None]
+    special_tokens = identity.vocabulary.special_tokens if identity.vocabulary is not None else {}
+    # MiniCPM-V has the unknown token as a placeholder: most tokenizers have one, and it says nothing of media there.
+    ordinary = {identity.template.variables.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    media = [token for token in markers.media_tokens if "*" not in token and token not in ordinary]
+    known = [token for token in media if token in special_tokens]
     spans = [str(start) for marker in markers.markers if marker.within is not None for start in marker.start]
     rendered = [start for start in spans if start in identity.template.source]
     media_share = len(known) / (len(media) or 1)
@@ -296,6 +301,7 @@ def _fit(match: _Match, passed: int, markers: MarkerSet, identity: _Identity) ->
         complete=not markers.masks_more,
         match=match,
         passed=passed,
+        placeholders=len(known),
         lacking=(len(rendered) - len(spans)) + (len(known) - len(media)) / (len(media) or 1),
         shared=len(rendered) + media_share,
         brevity=-len(markers.markers),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from real import template_text, tokenizer_folder
 
 import rolemask
 from rolemask import ChatTemplate, UndetectedError, detect
@@ -51,6 +52,39 @@ def test_the_hash_of_the_template_comes_first(tokenizer: Any, tmp_path: Path, mo
     write_proofs(tmp_path / "mine.yaml", [Proof("t", template.sha256, "x", ("one turn",), (), "0" * 16, 1, "1")])
     monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
     assert detect(tokenizer).name == "mine"
+
+
+def chatml_named(name: str, media: str) -> str:
+    text = Path(load("chatml").origin).read_text()
+    media = f"media: {{image: [{media}]}}\n" if media else ""
+    return text.replace("name: chatml\n", f"name: {name}\n{media}")
+
+
+def test_of_sets_that_fit_alike_the_one_that_knows_the_placeholders_is_taken(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rolemask.chat_templates.detect.registered", lambda: sorted(tmp_path.glob("*.yaml")))
+    media = {"a": '"<|picture|>", "<|film|>"', "b": '"<|picture|>"', "c": "", "d": '"<|pad|>"'}  # the pad token is no placeholder
+    for name, tokens in media.items():
+        (tmp_path / f"{name}.yaml").write_text(chatml_named(name, tokens))
+    assert detect(tokenizer).name == "c"
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|picture|>"]})
+    assert detect(tokenizer).name == "b"
+    tokenizer.add_tokens(["<|film|>"])
+    assert detect(tokenizer).name == "a"
+
+
+@pytest.mark.parametrize("name", ["axolotl-qwen3.jinja", "axold-qwen3.jinja"])
+def test_a_qwen_3_tokenizer_with_anothers_template_does_not_train_placeholders(name: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder("qwen3"))
+    tokenizer.chat_template = template_text(name)
+    masker = detect(tokenizer).compile(tokenizer)
+    ids = tokenizer.encode(
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nSee <|vision_start|><|image_pad|><|vision_end|>it.<|im_end|>"
+    )
+    assert tokenizer.decode([label for label in masker(ids) if label != -100]) == "See it.<|im_end|>"
 
 
 def test_a_model_id_does_not_overrule_the_template(tokenizer: Any) -> None:
