@@ -64,14 +64,14 @@ def test_of_sets_that_fit_alike_the_one_that_knows_the_placeholders_is_taken(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rolemask.chat_templates.detect.registered", lambda: sorted(tmp_path.glob("*.yaml")))
-    media = {"a": '"<|picture|>", "<|film|>"', "b": '"<|picture|>"', "c": "", "d": '"<|pad|>"'}  # the pad token is no placeholder
+    media = {"a": '"<|pad|>"', "b": '"<|picture|>", "<|film|>"', "c": '"<|picture|>"', "d": ""}  # the pad token is no placeholder
     for name, tokens in media.items():
         (tmp_path / f"{name}.yaml").write_text(chatml_named(name, tokens))
-    assert detect(tokenizer).name == "c"
+    assert detect(tokenizer).name == "d"
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|picture|>"]})
-    assert detect(tokenizer).name == "b"
+    assert detect(tokenizer).name == "c"
     tokenizer.add_tokens(["<|film|>"])
-    assert detect(tokenizer).name == "a"
+    assert detect(tokenizer).name == "b"
 
 
 @pytest.mark.parametrize("name", ["axolotl-qwen3.jinja", "axold-qwen3.jinja"])
