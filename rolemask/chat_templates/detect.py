@@ -128,7 +128,7 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     Raises:
         UndetectedError: No set fits, and there is no fallback, or the derived set would train too much. The message has the nearest set and
             where it differs.
-        ChatError: `fallback="derive"`, and nothing can be derived.
+        ChatError: The chat template is no text; or `fallback="derive"`, and nothing can be derived.
         PolicyError: An unknown fallback.
     """
     if fallback is not None:

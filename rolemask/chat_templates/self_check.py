@@ -10,7 +10,7 @@ from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labe
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.scenarios import REASONING, SYSTEM, THREE_TURNS, TOOLS
 from rolemask.chat_templates.template import ChatTemplate, templates_of
-from rolemask.errors import TemplateMismatchError
+from rolemask.errors import ChatError, TemplateMismatchError
 from rolemask.markers.spec import MarkerSet
 from rolemask.masking.policy import DEFAULT_ROLES
 from rolemask.matching.compiler import Rules
@@ -59,7 +59,12 @@ def self_check(markers: MarkerSet, rules: Rules, tokenizer: object, how: str, va
     """
     if how == "off" or rules.vocabulary.encode is None or not set(DEFAULT_ROLES) <= set(rules.roles):
         return
-    for found in templates_of(tokenizer)[:1]:
+    try:
+        templates = templates_of(tokenizer)
+    except ChatError as error:
+        logger.warning("%r could not be checked: %s. To skip the check, self_check='off'", markers.name, error)
+        return
+    for found in templates[:1]:
         template = replace(found, variables={**found.variables, **variables})
         result = first_problem(markers, rules, template)
         if result is None:
