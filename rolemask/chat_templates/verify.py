@@ -97,7 +97,7 @@ def _special_tokens_without_tokenizer(markers: MarkerSet, template: ChatTemplate
 def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> Path:
     """Write proofs into the proofs file of a marker set, and return its path.
 
-    Other proofs stay, unless they are stale. A verification with a difference is not written.
+    Other proofs stay, unless they are stale. A verification with a difference is not written, and an earlier proof of it goes.
 
     Raises:
         FileReadError: The set is not a file, or its proofs file cannot be read or written.
@@ -106,7 +106,8 @@ def write_verified(markers: MarkerSet, verifications: Sequence[Verification], ve
     path = Path(markers.origin)
     if not path.is_file():
         raise FileReadError(f"{path}: is not a file, so its proofs cannot be written beside it")
-    kept = [proof for proof in read_proofs(path) if not proof.is_stale(markers)]
+    again = {(one.template.sha256, one.tokenizer) for one in verifications}
+    kept = [proof for proof in read_proofs(path) if not proof.is_stale(markers) and (proof.sha256, proof.tokenizer) not in again]
     new = [_proof(markers, one, version) for one in verifications if one.ok]
     by_case = {(proof.sha256, proof.tokenizer): proof for proof in (*kept, *new)}
     write_proofs(path, list(by_case.values()))

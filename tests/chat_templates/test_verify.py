@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import rolemask
 from rolemask import ChatError, ChatTemplate, MarkerSet, verify
-from rolemask.chat_templates.compare import compare_labels, tokens_of
+from rolemask.chat_templates.compare import Status, compare_labels, tokens_of
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.rendering import UnsupportedScenarioError
 from rolemask.chat_templates.scenarios import SCENARIOS, THREE_TURNS
@@ -189,6 +189,15 @@ def test_what_differs_is_not_written(toy: Path) -> None:
     markers = load_file(toy)
     write_verified(markers, verify(markers, template=CHATML.replace("<|im_end|>\n", "<|end|>\n")), "1")
     assert not proofs_path(toy).exists()
+
+
+def test_an_earlier_proof_of_what_differs_now_is_removed(toy: Path) -> None:
+    markers = load_file(toy)
+    (found,) = verify(markers, template=CHATML)
+    write_verified(markers, [found], "1")
+    differing = replace(found, scenarios=tuple(replace(result, status=Status.DIFFERS) for result in found.scenarios))
+    write_verified(markers, [differing], "1")
+    assert read_proofs(toy) == ()
 
 
 def run(*words: str) -> Any:
