@@ -1,12 +1,12 @@
 """Deriving marker sets, from the templates of trl and from made-up ones."""
 
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from real import given_folders
 
 from rolemask import ChatError, derive, verify
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
@@ -199,11 +199,11 @@ def test_the_commands(tmp_path: Path) -> None:
 
 
 def given_templates() -> list[Any]:
-    folder = os.environ.get("ROLEMASK_TEMPLATES")
-    if not folder:
+    folders = given_folders("ROLEMASK_TEMPLATES")
+    if not folders:
         reason = pytest.mark.skip(reason="ROLEMASK_TEMPLATES is not set: no sets are derived from further templates")
         return [pytest.param(None, marks=reason)]
-    return [pytest.param(path, id=path.name) for path in sorted(Path(folder).glob("*.jinja"))]
+    return [pytest.param(path, id=path.name) for folder in folders for path in sorted(folder.glob("*.jinja"))]
 
 
 @pytest.mark.parametrize("path", given_templates())

@@ -4,7 +4,6 @@ The templates come with trl, or are in the folders that ROLEMASK_TEMPLATES and R
 """
 
 import json
-import os
 from collections.abc import Iterator
 from csv import DictReader
 from functools import cache
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real import byte_level, deepseek, from_folder
+from real import byte_level, deepseek, from_folder, given_folders
 
 from rolemask import verify
 from rolemask.chat_templates.compare import Status
@@ -44,8 +43,8 @@ def _texts() -> Iterator[str]:
     for path in (files("trl") / "chat_templates").iterdir():
         if path.name.endswith(".jinja"):
             yield path.read_bytes().decode()
-    for folder in filter(None, (os.environ.get("ROLEMASK_TEMPLATES"), os.environ.get("ROLEMASK_TOKENIZERS"))):
-        for path in sorted(Path(folder).rglob("*")):
+    for folder in (*given_folders("ROLEMASK_TEMPLATES"), *given_folders("ROLEMASK_TOKENIZERS")):
+        for path in sorted(folder.rglob("*")):
             if path.suffix == ".jinja":
                 yield path.read_bytes().decode()
             elif path.name == "tokenizer_config.json" and isinstance(text := json.loads(path.read_text()).get("chat_template"), str):
@@ -92,8 +91,8 @@ def test_there_are_a_hundred_formats() -> None:
 
 
 def families() -> dict[str, list[str]]:
-    """Family -> SHA-256 of its original templates, from the manifest beside the templates."""
-    manifest = Path(os.environ.get("ROLEMASK_TEMPLATES", "")) / "MANIFEST.tsv"
+    """Family -> SHA-256 of its original templates, from the manifest in the first folder of templates."""
+    manifest = next((folder / "MANIFEST.tsv" for folder in given_folders("ROLEMASK_TEMPLATES")), Path())
     if not manifest.is_file():
         return {}
     found: dict[str, list[str]] = {}
