@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
-from rolemask.chat_templates.scenarios import REASONING, SYSTEM, THREE_TURNS, TOOLS
+from rolemask.chat_templates.scenarios import REASONING, SYSTEM, THREE_TURNS, TOOLS, UNEVEN
 from rolemask.chat_templates.template import ChatTemplate, templates_of
 from rolemask.errors import ChatError, TemplateMismatchError
 from rolemask.markers.spec import MarkerSet
@@ -18,8 +18,8 @@ from rolemask.matching.vocabulary import Vocabulary
 
 logger = logging.getLogger("rolemask")
 
-# Four scenarios take some tens of milliseconds; `rolemask verify` has them all.
-_SCENARIOS = (THREE_TURNS, SYSTEM, TOOLS, REASONING)
+# A few scenarios take some tens of milliseconds; `rolemask verify` has them all.
+_SCENARIOS = (THREE_TURNS, SYSTEM, TOOLS, REASONING, *UNEVEN)
 
 # Programs often compile one set for one tokenizer several times (training, evaluation), so results are kept while the tokenizer lives.
 _results: WeakKeyDictionary[Vocabulary, dict[Hashable, ScenarioResult | None]] = WeakKeyDictionary()

@@ -210,7 +210,7 @@ def test_the_command_prints_a_table_and_exits_by_it(toy: Path, tmp_path: Path) -
     right = run("verify", str(toy), "--template", str(tmp_path / "right.jinja"), "--show", "one turn", "--write")
     assert right.exit_code == 0, right.output
     assert "toy on right.jinja, tokenizer: synthetic" in right.output
-    assert "11 ok, 0 differs, 11 not supported" in right.output
+    assert "16 ok, 0 differs, 11 not supported" in right.output
     assert "[[Reply1!<|im_end|>]]" in right.output
     assert read_proofs(toy)[0].rolemask == rolemask.__version__
     wrong = run("verify", str(toy), "--template", str(tmp_path / "wrong.jinja"))
