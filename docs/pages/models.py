@@ -21,6 +21,7 @@ def page() -> str:
         f"{len(sets)} marker sets. Written by `{COMMAND}` from [registry/](../registry): change the files there.",
         "",
         "*Verified on*: the number of chat templates with a proof, and the real tokenizers among the proofs.",
+        "*Masks more*: the roles in which a set masks, on purpose, what the model generates; its file says why.",
         "`rolemask verify NAME --tokenizer ORG/MODEL` verifies a set on your model.",
         "",
         "| name | family | roles | spans inside turns | media | an answer ends with | verified on |",
@@ -50,4 +51,5 @@ def _verified_on(markers: MarkerSet) -> str:
     templates = {proof.sha256 for proof in proofs}
     tokenizers = sorted({proof.tokenizer for proof in proofs} - {SYNTHETIC})
     count = f"{len(templates)} template{'' if len(templates) == 1 else 's'}"
-    return f"{count}; {', '.join(tokenizers)}" if tokenizers else count
+    masked = [f"masks more: {', '.join(markers.masks_more)}"] if markers.masks_more else []
+    return "; ".join([count, *([", ".join(tokenizers)] if tokenizers else []), *masked])

@@ -5,11 +5,11 @@ The derived set is then compared with the template like any other, and every dis
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolemask.chat_templates.compare import Status, compare_labels, compare_with_toy_tokenizer
+from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels, compare_with_toy_tokenizer
 from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
 from rolemask.chat_templates.reading import Draft, Reader, Unsettled
 from rolemask.chat_templates.rendering import guess_special_tokens
@@ -33,8 +33,9 @@ class DerivedMarkerSet:
     Attributes:
         text: The marker set as YAML.
         markers: The same, loaded.
-        unsettled: What could not be derived, or disagrees with the template: `about` names the scenario or the part of the set, `problem`
-            says what is wrong, and `str()` has both. Empty if everything agrees.
+        unsettled: What could not be derived, or disagrees with the template; empty if everything agrees. `about` names the scenario or the
+            part of the set, `problem` says what is wrong, and `str()` has both. `trains_too_much`: the set trains what the model never
+            generates.
     """
 
     text: str
@@ -88,10 +89,18 @@ def derive_with(finder: GroundTruthFinder, tokenizer: object, *, name: str = "in
             results = compare_with_toy_tokenizer(markers, finder.truths)
         else:
             results = compare_labels(rules_for(markers, tokenizer), finder.truths)
-        unsettled += [Unsettled(result.scenario, result.detail) for result in results if result.status is Status.DIFFERS]
+        unsettled += list(_disagreements(list(results)))
     except RoleMaskError as error:
         unsettled.append(Unsettled("tokenizer", str(error)))
     return DerivedMarkerSet(text, markers, tuple(unsettled))
+
+
+def _disagreements(results: Sequence[ScenarioResult]) -> Iterator[Unsettled]:
+    if all(result.status is Status.NOT_SUPPORTED for result in results):
+        yield Unsettled("tokenizer", f"nothing could be compared: {results[0].detail}")
+    for result in results:
+        if result.difference is not None:
+            yield Unsettled(result.scenario, result.detail, trains_too_much=result.difference.kind == "extra")
 
 
 def _to_yaml(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], media: Sequence[str]) -> str:

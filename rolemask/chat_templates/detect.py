@@ -75,16 +75,20 @@ class _Fit:
     """A set that agrees with the chat template. The greatest one is the best.
 
     Attributes:
+        complete: Whether the set masks nothing on purpose.
         match: What the set names of the model.
         passed: How many scenarios agree.
+        placeholders: How many of the model's special tokens the set knows as media. Any other set would train them.
         lacking: 0, less what the set has and the model doesn't: the number of spans, and the share of media tokens.
         shared: What both have: the number of spans, and the share of media tokens.
         brevity: Minus the number of markers.
         name: The set's name, so that the choice is always the same.
     """
 
+    complete: bool
     match: _Match
     passed: int
+    placeholders: int
     lacking: float
     shared: float
     brevity: int
@@ -112,18 +116,19 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     >>> detect(SimpleNamespace(model_type="gemma4")).name
     'gemma4'
 
-    If there is a chat template, it decides: a set is chosen only if its labels agree with the template. Among sets that agree, the best
-    match wins: a set proven on this very template, then one that names the model id, the model type, the processor's class. Without a
-    chat template, only these names count.
+    If there is a chat template, it decides: a set is chosen only if its labels agree with the template. Sets that mask nothing on purpose
+    come before those that do (`MarkerSet.masks_more`). Then the best match wins: a set proven on this very template, one that names the
+    model id, the model type, the processor's class. Without a chat template, only these names count.
 
     Args:
         processor: A processor or tokenizer. A model or its configuration works too, but says less.
         fallback: What to do if no set fits. None raises. ``"derive"`` derives a set from the chat template, and warns about what could not
-            be derived. ``"media"`` returns a set without roles, which trains everything except media and padding, and warns.
+            be derived, or is lost. ``"media"`` returns a set without roles, which trains everything except media and padding, and warns.
 
     Raises:
-        UndetectedError: No set fits, and there is no fallback. The message has the nearest set and where it differs.
-        ChatError: `fallback="derive"`, and nothing can be derived.
+        UndetectedError: No set fits, and there is no fallback, or the derived set would train too much. The message has the nearest set and
+            where it differs.
+        ChatError: The chat template is no text; or `fallback="derive"`, and nothing can be derived.
         PolicyError: An unknown fallback.
     """
     if fallback is not None:
@@ -134,13 +139,19 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     except _NotFoundError as error:
         reason = str(error)
     else:
-        logger.info("%s: the marker set is %r", identity.name, found.name)
+        on_purpose = f", which masks on purpose some of what the model generates: {found.masks_more_text}" if found.masks_more else ""
+        logger.info("%s: the marker set is %r%s", identity.name, found.name, on_purpose)
         return found
     if fallback == "derive":
         if identity.finder is not None and identity.vocabulary is not None:
             derived = derive_with(identity.finder, processor)
         else:
             derived = derive(processor)  # says what is missing
+        if too_much := next((problem for problem in derived.unsettled if problem.trains_too_much), None):
+            raise UndetectedError(
+                f"{identity.name}: {reason} A set derived from its chat template would train what the model never generates: {too_much}. "
+                "`rolemask new` writes it to a file, to be corrected"
+            )
         logger.warning("%s: %s Derived a set from the chat template. %s", identity.name, reason, "; ".join(map(str, derived.unsettled)))
         return derived.markers
     if fallback == "media":
@@ -243,15 +254,17 @@ def _find_by_template(candidates: list[_Candidate], identity: _Identity, finder:
     fits: list[_Fit] = []
     nearest: _Misfit | None = None
     for candidate in candidates:
-        if fits and fits[0].match and candidate.match < fits[0].match:
+        best = next((fit for fit in fits if fit.complete), None)
+        if best is not None and best.match and candidate.match < best.match:
             break  # a set that names the model fits: weaker matches can't win
         markers = _load(candidate.path)
         if markers is None:
             continue
         # A toy tokenizer has the set's special tokens too, and encodes much faster than the model's.
         passed = 0
-        for result in compare_labels(compile_rules(markers, ToyTokenizer(markers).vocabulary), finder.truths):
-            if result.difference is not None:
+        for result in compare_labels(compile_rules(markers, ToyTokenizer(markers).vocabulary), finder.truths, markers.masks_more):
+            if result.status is Status.DIFFERS:
+                assert result.difference is not None
                 nearest = nearest or _Misfit(markers.name, result.scenario, result.difference)
                 break
             passed += result.status is Status.OK
@@ -276,14 +289,19 @@ def _load(path: Path) -> MarkerSet | None:
 
 def _fit(match: _Match, passed: int, markers: MarkerSet, identity: _Identity) -> _Fit:
     assert identity.template is not None
-    media = [token for token in markers.media_tokens if "*" not in token]
-    known = [token for token in media if identity.vocabulary is not None and single_id(token, identity.vocabulary) is not None]
+    special_tokens = identity.vocabulary.special_tokens if identity.vocabulary is not None else {}
+    # MiniCPM-V has the unknown token as a placeholder: most tokenizers have one, and it says nothing of media there.
+    ordinary = {identity.template.variables.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    media = [token for token in markers.media_tokens if "*" not in token and token not in ordinary]
+    known = [token for token in media if token in special_tokens]
     spans = [str(start) for marker in markers.markers if marker.within is not None for start in marker.start]
     rendered = [start for start in spans if start in identity.template.source]
     media_share = len(known) / (len(media) or 1)
     return _Fit(
+        complete=not markers.masks_more,
         match=match,
         passed=passed,
+        placeholders=len(known),
         lacking=(len(rendered) - len(spans)) + (len(known) - len(media)) / (len(media) or 1),
         shared=len(rendered) + media_share,
         brevity=-len(markers.markers),

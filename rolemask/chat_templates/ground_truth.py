@@ -102,6 +102,8 @@ class GroundTruthFinder:
                 stop = find_stop(self.renderer, text, at, start, scenario, index)
                 if self._starts_again(text[start:stop], scenario):  # DeepSeek R1's distillations, with words and a call
                     raise AmbiguousScenarioError(f"the template renders message {index} as two turns")
+                if self._reads_on(text, stop, scenario, index + 1):
+                    raise AmbiguousScenarioError("the template renders no header before a system turn, so it reads as part of the answer")
                 regions.append((start, stop))
                 at = start
             if message["role"] == "system":
@@ -109,6 +111,13 @@ class GroundTruthFinder:
             at = max([at, *(position_after(sentinel, text, at) for sentinel in sentinels(message) if sentinel in text[at:])])
         generated = self.renderer.render(scenario).generated
         return GroundTruth(text, tuple(regions), generated, self.renderer.is_prefix_stable(scenario, text))
+
+    def _reads_on(self, text: str, stop: int, scenario: Scenario, index: int) -> bool:
+        """Whether message `index` is the system's and follows the answer that ends at `stop` without a header of its own."""
+        if [message["role"] for message in scenario.messages[index : index + 1]] != ["system"]:
+            return False
+        at = text.find(sentinels(scenario.messages[index])[0], stop)
+        return at >= 0 and text[stop:at].strip() in ("", self.renderer.user_end_and_header(scenario)[1].strip())
 
     def _with_verdict(self, scenario: Scenario) -> GroundTruth:
         prompt = self.renderer.try_render(scenario, prompt=True) or ""

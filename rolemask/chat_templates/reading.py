@@ -34,10 +34,12 @@ class Unsettled:
     Attributes:
         about: The scenario, or the part of the marker set, that it is about.
         problem: What is wrong.
+        trains_too_much: The set trains something that the model never generates.
     """
 
     about: str
     problem: str
+    trains_too_much: bool = False
 
     def __str__(self) -> str:
         return f"{self.about}: {self.problem}"
@@ -98,19 +100,18 @@ class Reader:
         replies = [_end_of(text, f"Reply{number}.") for number in (1, 2, 3)]
         stops = [text[reply:stop].strip() for reply, (_, stop) in zip(replies, regions, strict=True)]
         stops = list(dict.fromkeys(filter(None, stops)))
-        # A header follows the stop token, or the answer if the header is the stop token.
-        begins = [stop if self.has_own_stop else reply for reply, (_, stop) in zip(replies, regions, strict=True)]
-        headers = [text[: queries[0]], *(text[begin:query] for begin, query in zip(begins, queries[1:], strict=False))]
-        user_start = self._without_bos(_common_suffix(headers))
-        if not user_start:
-            raise ChatError(f"{self.template.name}: renders nothing before a user's message, so the user's turn has no header")
+        user_start = self._user_start(queries, replies)
         user_end, header = self.renderer.user_end_and_header(accepted)
         if header:
             self.user = _turn("user", user_start, self._end(user_end))
             gaps = [text[_end_of(text, f"Query{number}?") : start] for number, (start, _) in enumerate(regions, start=1)]
             starts = [gap.removeprefix(user_end) for gap in gaps if gap.startswith(user_end)] + self._headers_in_prompts(user_end)
         else:  # one marker ends the user's turn and starts the assistant's (Mistral)
-            starts = [user_end.strip() or user_end]
+            starts = [user_end.strip()]
+            if not starts[0]:
+                raise ChatError(
+                    f"{self.template.name}: renders only white space behind a question, so nothing shows where the answer starts"
+                )
             self.user = Draft("user", [user_start], starts, {"include_end": False})
         self.assistant = Draft("assistant", list(dict.fromkeys(filter(None, starts))), stops)
         if not header:
@@ -123,6 +124,22 @@ class Reader:
         elif user_start.startswith(stops[0]):
             # The stop token starts the next turn; turns of other roles may start with another one.
             self.assistant.extra["rewind"] = True
+
+    def _user_start(self, queries: Sequence[int], replies: Sequence[int]) -> str:
+        """Return what the user's headers have in common, given where the questions start and the answers end.
+
+        White space alone is no header. Where a template puts a preamble before the first question, the later ones have to do.
+        """
+        text, regions = self.plain.text, self.plain.regions
+        after_stops = [text[stop:query] for (_, stop), query in zip(regions, queries[1:], strict=False)]
+        after_answers = [text[reply:query] for reply, query in zip(replies, queries[1:], strict=False)]
+        # A header follows the stop token, or the answer if the header is the stop token.
+        for later in (after_stops, after_answers) if self.has_own_stop else (after_answers,):
+            for headers in ([text[: queries[0]], *later], later):
+                found = self._without_bos(_common_suffix(headers))
+                if found.strip():
+                    return found
+        raise ChatError(f"{self.template.name}: renders nothing but white space before a user's message, so the user's turn has no header")
 
     def _tails(self) -> list[tuple[str, str]]:
         """Return what follows a question with the generation prompt and without it, in each thinking mode."""

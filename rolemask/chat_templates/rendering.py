@@ -6,7 +6,18 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from rolemask.chat_templates.scenarios import FOLLOW_UP, IMAGE, REASONING, SYSTEM, THREE_TURNS, TOOLS, Scenario, forms_of, sentinels
+from rolemask.chat_templates.scenarios import (
+    FOLLOW_UP,
+    IMAGE,
+    REASONING,
+    SYSTEM,
+    THINKING_MODES,
+    THREE_TURNS,
+    TOOLS,
+    Scenario,
+    forms_of,
+    sentinels,
+)
 from rolemask.chat_templates.template import ChatTemplate, Message, RenderError, Rendering
 
 # What special tokens usually look like: <|x|>, <｜x｜>, <|x>, <x|>, <start_of_x>, </s>, [INST], [|x|].
@@ -200,6 +211,21 @@ class Renderer:
         if form not in self._user_end_and_header:
             self._user_end_and_header[form] = self._find_user_end_and_header(scenario)
         return self._user_end_and_header[form]
+
+    def headers_after_question(self, scenario: Scenario) -> tuple[str, ...]:
+        """Return the assistant's header in each thinking mode, as the prompt after a question has it."""
+        question = self._one_turn_like(scenario).through(1)
+        user_end = self.user_end_and_header(scenario)[0]
+        headers = []
+        for options in THINKING_MODES:
+            settings = scenario.options | options
+            prompt, without = (self.try_render(question, prompt=prompt, **settings) or "" for prompt in (True, False))
+            tail = text_after(question.messages[0], prompt)
+            if user_end and tail.startswith(user_end):
+                headers.append(tail.removeprefix(user_end))
+            elif prompt.startswith(without):  # an option may change the question (GLM's `/nothink`)
+                headers.append(prompt[len(without) :])
+        return tuple(filter(None, headers))
 
     def _find_user_end_and_header(self, scenario: Scenario) -> tuple[str, str]:
         question = replace(self._one_turn_like(scenario).through(1), options=scenario.options)

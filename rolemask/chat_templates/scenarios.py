@@ -110,6 +110,17 @@ IMAGE = Scenario(
     "image",
     (_user([{"type": "image"}, {"type": "text", "text": "Query1?"}]), _assistant("Reply1."), _user("Query2?"), _assistant("Reply2.")),
 )
+# Chats in which questions and answers do not simply alternate.
+UNEVEN: tuple[Scenario, ...] = (
+    Scenario("two questions in a row", (_user("Query1?"), _user("Query2?"), _assistant("Reply1."))),
+    Scenario("two questions, an answer, a question", (_user("Query1?"), _user("Query2?"), _assistant("Reply1."), _user("Query3?"))),
+    Scenario(
+        "a system turn in the middle",
+        (_user("Query1?"), _assistant("Reply1."), _system("Order1."), _user("Query2?"), _assistant("Reply2.")),
+    ),
+    Scenario("an answer that opens the chat", (_assistant("Reply1."), _user("Query1?"), _assistant("Reply2."))),
+    _plain("a question at the end", "Query1?", "Reply1.", "Query2?"),
+)
 
 SCENARIOS: tuple[Scenario, ...] = (
     _plain("one turn", "Query1", "Reply1!"),
@@ -141,6 +152,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     REASONING_AND_TOOLS,
     IMAGE,
+    *UNEVEN,
 )
 """All scenarios of `rolemask verify`. Proofs quote their names: don't rename them."""
 

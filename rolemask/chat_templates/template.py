@@ -132,9 +132,9 @@ class ChatTemplate:
         variables = {**self.variables, **options}
         try:
             text = _compiled(self.source).render(messages=list(messages), tools=tools, add_generation_prompt=prompt, **variables)
+            return _unmark(text)
         except Exception as error:  # templates can raise anything
             raise RenderError(self.name, f"{type(error).__name__}: {error}") from error
-        return _unmark(text)
 
 
 def _unmark(text: str) -> Rendering:
@@ -154,17 +154,36 @@ def _unmark(text: str) -> Rendering:
 
 
 def templates_of(tokenizer: object) -> list[ChatTemplate]:
-    """Return the chat templates of a Transformers tokenizer or processor: none, one, or several with names ("default" first)."""
+    """Return the chat templates of a Transformers tokenizer or processor: none, one, or several with names ("default" first).
+
+    Raises:
+        ChatError: What it has is no Jinja text, nor several with names.
+    """
     inner = getattr(tokenizer, "tokenizer", None)
     # Newer processors have the template themselves, older ones leave it to their tokenizer.
     found = getattr(tokenizer, "chat_template", None) or getattr(inner, "chat_template", None)
-    if isinstance(found, list):
-        found = {entry["name"]: entry["template"] for entry in found}
-    named = found if isinstance(found, Mapping) else {"": found} if isinstance(found, str) else {}
+    if not found:
+        return []
     variables = variables_of(tokenizer)
     where = plain_name(getattr(tokenizer, "name_or_path", "") or getattr(inner, "name_or_path", "") or type(tokenizer).__name__)
+    named = _by_name(found, f"the chat template of {where}")
     names = sorted(named, key=lambda name: name != "default")
     return [ChatTemplate(named[name], f"the chat template {name} of {where}".replace("  ", " "), variables) for name in names]
+
+
+def _by_name(found: object, what: str) -> dict[str, str]:
+    """Return the Jinja texts in a value of `chat_template`: one text, a mapping from names to texts, or a list of {name, template}."""
+    if isinstance(found, list) and all(isinstance(entry, Mapping) and {"name", "template"} <= entry.keys() for entry in found):
+        found = {entry["name"]: entry["template"] for entry in found}
+    named: dict[str, object] = dict(found) if isinstance(found, Mapping) else {"": found}
+    texts = {name: source for name, source in named.items() if isinstance(source, str)}
+    for name in named:
+        which = f"{what}, {name!r}," if name else what
+        if name not in texts:
+            raise ChatError(f"{which} is of the type {type(named[name]).__name__}, expected Jinja text")
+        if any("\ud800" <= char <= "\udfff" for char in texts[name]):
+            raise ChatError(f"{which} has half a surrogate pair, so it is no text")
+    return texts
 
 
 def variables_of(tokenizer: object) -> dict[str, Any]:
@@ -178,7 +197,7 @@ def read_templates(template: str | Path, variables: Mapping[str, Any]) -> list[C
 
     Raises:
         FileReadError: The file cannot be read.
-        ChatError: The file has no template.
+        ChatError: The file has no template, or it is no Jinja text.
     """
     if isinstance(template, str) and ("{%" in template or "{{" in template):
         return [ChatTemplate(template, "the template given", variables)]
@@ -190,7 +209,7 @@ def read_templates(template: str | Path, variables: Mapping[str, Any]) -> list[C
         found = json.loads(text)["chat_template"]
     except (ValueError, TypeError, KeyError) as error:
         raise ChatError(f"{path} is not JSON with the key 'chat_template'") from error
-    named = {entry["name"]: entry["template"] for entry in found} if isinstance(found, list) else {"": found}
+    named = _by_name(found, f"the chat template in {path}")
     return [ChatTemplate(source, f"{path.name} {name}".strip(), variables) for name, source in named.items()]
 
 

@@ -4,6 +4,7 @@ Each rule looks at a few texts and returns a position, or None if it doesn't app
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rolemask.chat_templates.rendering import AmbiguousScenarioError, Renderer, common_prefix, text_after
@@ -105,11 +106,15 @@ def find_start(renderer: Renderer, text: str, at: int, scenario: Scenario, index
     Raises:
         AmbiguousScenarioError: No rule applies, or the template contradicts itself.
     """
-    prompts = _prompts(renderer, scenario, index)
+    user_end, header = renderer.user_end_and_header(scenario)
+    openers = renderer.find_special_tokens(header)
+    if index == 0:
+        at = _start_of_header(text[: _first_of(scenario, 0, 1, text)], user_end, header, [match.start() for match in openers])
+        prompts = renderer.headers_after_question(scenario)
+    else:
+        prompts = _prompts(renderer, scenario, index)
     if not prompts:
         raise AmbiguousScenarioError(f"the template renders no generation prompt for message {index}")
-    header = renderer.user_end_and_header(scenario)[1]
-    openers = renderer.find_special_tokens(header)
     rest = text[at:]
     start = _Start(
         index=index,
@@ -122,7 +127,26 @@ def find_start(renderer: Renderer, text: str, at: int, scenario: Scenario, index
     found = next((found for rule in _START_RULES if (found := rule(start)) is not None), None)
     if found is None:
         raise AmbiguousScenarioError(f"message {index} doesn't start with what the generation prompt contains")
+    if index == 0 and renderer.find_special_tokens(rest[found : start.limit]):
+        raise AmbiguousScenarioError("the template renders another turn's header before an answer that opens the chat")
     return at + found
+
+
+def _start_of_header(before: str, user_end: str, header: str, openers: Sequence[int]) -> int:
+    """Return where the header of an answer that opens the chat starts; `before` is the text before the answer.
+
+    Most templates render no prompt for an empty chat, so it is looked for as it is after a question: up to its second special token, and
+    if it has none, with the white space before it.
+
+    Raises:
+        AmbiguousScenarioError: It is not there.
+    """
+    space = "" if openers else user_end[len(user_end.rstrip()) :]
+    anchor = space + header[: openers[1] if len(openers) > 1 else None].rstrip()
+    at = before.rfind(anchor) if anchor.strip() else -1
+    if at < 0:
+        raise AmbiguousScenarioError("the template renders no header before an answer that opens the chat")
+    return at + len(space)
 
 
 def _prompts(renderer: Renderer, scenario: Scenario, index: int) -> tuple[str, ...]:
@@ -155,7 +179,7 @@ class _Stop:
         closes_answers: Whether the template renders a special token after answers, whatever follows.
         stops_at_next_header: Whether generation stops at the special token that starts the next turn.
         has_sentinels: Whether the message has any; an empty answer has none.
-        before_answer: Whether another answer follows.
+        hands_over: Whether no message follows, or one that the model waits for: not another answer, and no system turn.
     """
 
     common: str
@@ -165,7 +189,7 @@ class _Stop:
     closes_answers: bool
     stops_at_next_header: bool
     has_sentinels: bool
-    before_answer: bool
+    hands_over: bool
 
 
 def _after_own_stop_token(stop: _Stop) -> int | None:
@@ -189,10 +213,10 @@ def _after_usual_stop_token(stop: _Stop) -> int | None:
 def _after_first_token_of_next_turn(stop: _Stop) -> int | None:
     """The first special token of the next turn is the stop token: GLM stops a call at `<|observation|>`.
 
-    Not if the next turn is another answer. Not if the template closes answers and leaves this one open: DeepSeek R1 renders nothing
-    between a call without words and its result.
+    Not if the next turn is another answer or the system's: the model doesn't wait for these. Not if the template closes answers and
+    leaves this one open: DeepSeek R1 renders nothing between a call without words and its result.
     """
-    if stop.next_token is None or stop.before_answer or (stop.closes_answers and stop.has_sentinels):
+    if stop.next_token is None or not stop.hands_over or (stop.closes_answers and stop.has_sentinels):
         return None
     return stop.next_token[1]
 
@@ -228,7 +252,7 @@ def find_stop(renderer: Renderer, text: str, at: int, start: int, scenario: Scen
         closes_answers=renderer.closes_answers(scenario),
         stops_at_next_header=renderer.stops_at_next_header(scenario),
         has_sentinels=bool(words),
-        before_answer=[after["role"] for after in scenario.messages[index + 1 : index + 2]] == ["assistant"],
+        hands_over=not {after["role"] for after in scenario.messages[index + 1 : index + 2]} & {"assistant", "system"},
     )
     return last + next(found for rule in _STOP_RULES if (found := rule(stop)) is not None)
 

@@ -30,14 +30,18 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether the set is proven: at least one scenario agrees, and none differs."""
+        """Whether the set is proven: at least one scenario agrees, and none differs, except by what the set masks on purpose."""
         statuses = {result.status for result in self.scenarios}
         return Status.OK in statuses and Status.DIFFERS not in statuses
 
     @property
     def passed(self) -> tuple[str, ...]:
         """The names of the scenarios that agree."""
-        return tuple(result.scenario for result in self.scenarios if result.status is Status.OK)
+        return self.with_status(Status.OK)
+
+    def with_status(self, status: Status) -> tuple[str, ...]:
+        """Return the names of the scenarios with a status, such as "not supported"."""
+        return tuple(result.scenario for result in self.scenarios if result.status == status)
 
 
 def verify(
@@ -80,7 +84,7 @@ def _verify_one(markers: MarkerSet, tokenizer: object, template: ChatTemplate) -
         return Verification(markers.name, template, SYNTHETIC, tuple(compare_with_toy_tokenizer(markers, truths)))
     rules = rules_for(markers, tokenizer)
     truths = GroundTruthFinder(template, rules.vocabulary.special_tokens).truths
-    return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(compare_labels(rules, truths)))
+    return Verification(markers.name, template, plain_name(rules.vocabulary.name), tuple(compare_labels(rules, truths, markers.masks_more)))
 
 
 def _special_tokens_without_tokenizer(markers: MarkerSet, template: ChatTemplate) -> set[str]:
@@ -93,7 +97,7 @@ def _special_tokens_without_tokenizer(markers: MarkerSet, template: ChatTemplate
 def write_verified(markers: MarkerSet, verifications: Sequence[Verification], version: str) -> Path:
     """Write proofs into the proofs file of a marker set, and return its path.
 
-    Other proofs stay, unless they are stale. A verification with a difference is not written.
+    Other proofs stay, unless they are stale. A verification with a difference is not written, and an earlier proof of it goes.
 
     Raises:
         FileReadError: The set is not a file, or its proofs file cannot be read or written.
@@ -102,7 +106,8 @@ def write_verified(markers: MarkerSet, verifications: Sequence[Verification], ve
     path = Path(markers.origin)
     if not path.is_file():
         raise FileReadError(f"{path}: is not a file, so its proofs cannot be written beside it")
-    kept = [proof for proof in read_proofs(path) if not proof.is_stale(markers)]
+    again = {(one.template.sha256, one.tokenizer) for one in verifications}
+    kept = [proof for proof in read_proofs(path) if not proof.is_stale(markers) and (proof.sha256, proof.tokenizer) not in again]
     new = [_proof(markers, one, version) for one in verifications if one.ok]
     by_case = {(proof.sha256, proof.tokenizer): proof for proof in (*kept, *new)}
     write_proofs(path, list(by_case.values()))
@@ -115,8 +120,9 @@ def _proof(markers: MarkerSet, one: Verification, version: str) -> Proof:
         sha256=one.template.sha256,
         tokenizer=one.tokenizer,
         passed=one.passed,
-        not_supported=tuple(result.scenario for result in one.scenarios if result.status == "not supported"),
+        not_supported=one.with_status(Status.NOT_SUPPORTED),
         markers=markers.fingerprint,
         semantics=SEMANTICS,
         rolemask=version,
+        masks_more=one.with_status(Status.MASKS_MORE),
     )

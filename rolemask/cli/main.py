@@ -216,7 +216,7 @@ def new(name: str, source: str | None, folder: Path) -> None:
         click.echo(f"not settled: {problem}", err=True)
 
 
-_STATUS_STYLES = {"ok": "green", "differs": "bold red", "not supported": MASKED_STYLE}
+_STATUS_STYLES = {"ok": "green", "differs": "bold red", "not supported": MASKED_STYLE, "masks more": "yellow"}
 
 
 def _print_verification(console: Console, one: Verification, shown: str | None) -> None:
@@ -233,7 +233,10 @@ def _print_verification(console: Console, one: Verification, shown: str | None) 
             text = f"\n{result.scenario}, trained:\n{result.trained}\n\nexpected:\n{result.expected}"
             console.print(Text(text), soft_wrap=True, highlight=False)
     counts: Counter[str] = Counter(result.status for result in one.scenarios)
-    console.print(", ".join(f"{counts[status]} {status}" for status in _STATUS_STYLES) + "\n", highlight=False)
+    console.print(
+        ", ".join(f"{counts[status]} {status}" for status in _STATUS_STYLES if counts[status] or status != "masks more") + "\n",
+        highlight=False,
+    )
 
 
 @main.command()

@@ -64,6 +64,15 @@ def empty_text(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
                 yield source.problem((*at, key), f"the {key} of {marker.role!r} renders to nothing, expected a marker")
 
 
+def start_of_white_space(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a start of white space alone: it would open turns in the middle of contents. (An end of white space only loses tokens.)"""
+    for at, marker in markers:
+        for start in marker.start:
+            if isinstance(start, str) and start.isspace():
+                message = f"the start of {marker.role!r} is white space alone, {_quoted(start)}, which contents have too"
+                yield source.problem((*at, "start"), message, "begin it with what the template renders before")
+
+
 def same_start_twice(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
     """Find two roles with the same start, among turns or among the spans of one role: the second would never match."""
     first: dict[tuple[str | None, Pattern], Marker] = {}
@@ -195,6 +204,18 @@ def unused_special_token(source: Source, markers: PlacedMarkers) -> Iterator[Pro
             yield source.problem(("special_tokens", index), f"the special token {token!r} is in no marker", hint)
 
 
+def masks_more_than_it_may(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find an entry of `masks_more` whose role has no marker, or is trained by default: then every loss would pass."""
+    trained = {"assistant", *(marker.role for _, marker in markers if marker.follows_turn)}
+    roles = {marker.role for _, marker in markers}
+    for role in source.data.get("masks_more", {}):
+        if role not in roles:
+            yield source.problem(("masks_more", role), f"no marker has the role {role!r}", did_you_mean(role, roles), key=True)
+        elif role in trained:
+            message, hint = f"{role!r} is trained, so it cannot be masked on purpose", "give what is masked a role of its own"
+            yield source.problem(("masks_more", role), message, hint, key=True)
+
+
 LINTS: tuple[Lint, ...] = (
     name_differs_from_file,
     alias_is_the_name,
@@ -202,6 +223,7 @@ LINTS: tuple[Lint, ...] = (
     no_turns,
     newline_in_single_quotes,
     empty_text,
+    start_of_white_space,
     same_start_twice,
     span_key_on_a_turn,
     turn_key_on_a_span,
@@ -216,6 +238,7 @@ LINTS: tuple[Lint, ...] = (
     rewind_to_no_turn,
     examples_without_an_eos_token,
     unused_special_token,
+    masks_more_than_it_may,
 )
 
 

@@ -48,6 +48,7 @@ def parse_marker_set(source: Source) -> MarkerSet:
             Example(example["text"], tuple(example["trained"]), source.place(("examples", index)))
             for index, example in enumerate(data.get("examples", ()))
         ),
+        masks_more=dict(data.get("masks_more", {})),
         origin=source.path,
     )
 

@@ -25,7 +25,8 @@ _FOLDER = "proofs"
 class Proof:
     """One marker set, verified on one chat template with one tokenizer.
 
-    `passed` and `not_supported` are names of scenarios; a proof has none that differs. `markers` is the set's fingerprint, `semantics` the
+    `passed`, `not_supported` and `masks_more` are names of scenarios; a proof has none that differs. `masks_more` are those in which only
+    what the set masks on purpose is lost. `markers` is the set's fingerprint, `semantics` the
     number of the masking rules, `rolemask` the version, all at the time of the proof.
     """
 
@@ -37,10 +38,12 @@ class Proof:
     markers: str
     semantics: int
     rolemask: str
+    masks_more: tuple[str, ...] = ()
 
     def is_stale(self, markers: MarkerSet) -> bool:
-        """Whether the markers, or the masking rules, have changed since."""
-        return self.markers != markers.fingerprint or self.semantics != SEMANTICS
+        """Whether the markers, the masking rules or what the set masks on purpose have changed since."""
+        forgives_no_more = bool(self.masks_more) and not markers.masks_more
+        return self.markers != markers.fingerprint or self.semantics != SEMANTICS or forgives_no_more
 
 
 def proofs_path(path: Path) -> Path:
@@ -83,9 +86,8 @@ def read_proofs(path: Path) -> tuple[Proof, ...]:
         raise MarkerSetError([Problem(Place(str(file), 1, 1), "not a file of proofs: nested too deeply")]) from error
     if not validator("proofs").is_valid(data):
         raise MarkerSetError(sorted(set(schema_problems(_placed(text, file), "proofs"))))
-    return tuple(
-        Proof(**(proof | {"passed": tuple(proof["passed"]), "not_supported": tuple(proof["not_supported"])})) for proof in data["proofs"]
-    )
+    lists = ("passed", "not_supported", "masks_more")
+    return tuple(Proof(**(proof | {key: tuple(proof.get(key, ())) for key in lists})) for proof in data["proofs"])
 
 
 def write_proofs(path: Path, proofs: Sequence[Proof]) -> None:
@@ -95,7 +97,7 @@ def write_proofs(path: Path, proofs: Sequence[Proof]) -> None:
         FileReadError: The file cannot be written.
     """
     file = proofs_path(path)
-    lines = [json.dumps(asdict(proof), ensure_ascii=False) for proof in sorted(proofs, key=lambda proof: (proof.template, proof.tokenizer))]
+    lines = [_line(proof) for proof in sorted(proofs, key=lambda proof: (proof.template, proof.tokenizer))]
     try:
         if lines:
             file.parent.mkdir(exist_ok=True)
@@ -104,6 +106,10 @@ def write_proofs(path: Path, proofs: Sequence[Proof]) -> None:
             file.unlink(missing_ok=True)
     except OSError as error:
         raise FileReadError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def _line(proof: Proof) -> str:
+    return json.dumps({key: value for key, value in asdict(proof).items() if key != "masks_more" or value}, ensure_ascii=False)
 
 
 def proof_problems(markers: MarkerSet) -> list[Problem]:

@@ -29,8 +29,8 @@ def read_role_boundaries(boundaries: Sequence[object] | None, base: MarkerSet | 
     markers = tuple(_read_entry(place, entry) for place, entry in entries)
     if base is None:
         return MarkerSet(name=name, title=name, markers=markers, origin=name)
-    # The special tokens and examples of `base` belong to the markers that are replaced.
-    return replace(base, markers=markers, special_tokens=(), examples=(), origin=f"{name} over {base.origin}")
+    # The special tokens, the examples and what is masked on purpose belong to the markers that are replaced.
+    return replace(base, markers=markers, special_tokens=(), examples=(), masks_more={}, origin=f"{name} over {base.origin}")
 
 
 def _plain(entry: Any) -> Any:
@@ -60,6 +60,8 @@ def _entry_problems(place: Place, entry: Any) -> Iterator[Problem]:
     for key, given, value in (("start", bool(start), start), ("end", end is not None, end)):
         if given and not _is_pattern(value):
             yield Problem(place, f"{key!r} is {value!r}, expected text or {{ids: [...]}} with ids of 0 or more")
+    if isinstance(start, str) and start.isspace():
+        yield Problem(place, f"the start {start!r} is white space alone, which contents have too", "begin it with the text before")
     if isinstance(end, str) and (meant := EndWord.meant_by(end)):
         yield Problem(place, f"the end {end!r} would match as text", f"did you mean '{meant}'? If not, pass it as {{ids: [...]}}")
 

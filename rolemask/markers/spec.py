@@ -93,6 +93,8 @@ class Example:
 class MarkerSet:
     """Everything known about one chat format. Comes from `rolemask.load` or `from_role_boundaries`.
 
+    `masks_more` has the roles in whose turns and spans the set masks, on purpose, what the model generates, each with the reason.
+
     >>> import rolemask
     >>> rolemask.load("chatml").roles
     ('system', 'user', 'assistant', 'tool', 'other')
@@ -109,6 +111,7 @@ class MarkerSet:
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     source: tuple[Mapping[str, str], ...] = field(default=(), hash=False)
     examples: tuple[Example, ...] = ()
+    masks_more: Mapping[str, str] = field(default_factory=dict, hash=False)
     origin: str = field(default="", compare=False)
 
     @property
@@ -120,6 +123,11 @@ class MarkerSet:
     def media_tokens(self) -> tuple[str, ...]:
         """The placeholder and delimiter tokens of all media; `*` in a token stands for any text."""
         return tuple(dict.fromkeys(token for tokens in self.media.values() for token in tokens))
+
+    @property
+    def masks_more_text(self) -> str:
+        """What the set masks on purpose, and why, for messages; empty if it masks nothing on purpose."""
+        return "; ".join(f"{role}: {reason}" for role, reason in self.masks_more.items())
 
     @property
     def fingerprint(self) -> str:

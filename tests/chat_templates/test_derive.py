@@ -1,12 +1,12 @@
 """Deriving marker sets, from the templates of trl and from made-up ones."""
 
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from real import given_folders
 
 from rolemask import ChatError, derive, verify
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
@@ -114,12 +114,37 @@ def test_a_tokenizers_special_tokens_are_used(small_tokenizer_folder: Path) -> N
     ("source", "reason"),
     [
         ("{{ raise_exception('never') }}", "does not render three questions and answers: TemplateError: never"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "renders nothing before a user's message"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "renders nothing but white space before a user's message"),
+        ("{% for m in messages %}{{ m.content }}\n\n{% endfor %}", "renders nothing but white space before a user's message"),
+        (
+            LOOP + "<|{{ m.role }}|>\n{{ m.content }}{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}",
+            "renders only white space behind a question",
+        ),
     ],
 )
 def test_why_nothing_can_be_derived(source: str, reason: str) -> None:
     with pytest.raises(ChatError, match=reason):
         derive(source)
+
+
+def test_white_space_alone_is_no_header() -> None:
+    preamble = "{% if loop.first %}Be brief.\n\n{% else %}<|{{ m.role }}|>\n{% endif %}"
+    derived = derive(LOOP + preamble + "{{ m.content }}</s>{% endfor %}" + PROMPT + "<|assistant|>\n{% endif %}")
+    assert {marker.role: marker.start for marker in derived.markers.markers}["user"] == ("<|user|>\n",)
+    assert derived.unsettled == ()
+
+
+LEAKING = (
+    "{% for m in messages if m.role != 'system' %}{{ 'User: ' if m.role == 'user' else 'Assistant: ' }}"
+    "{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+def test_what_is_trained_too_much_is_told_from_what_is_lost() -> None:
+    problems = {problem.about: problem.trains_too_much for problem in derive(LEAKING).unsettled}
+    assert problems["stop token"] is False
+    assert problems["three turns"] is True
 
 
 OPEN_ENDED = (
@@ -174,11 +199,11 @@ def test_the_commands(tmp_path: Path) -> None:
 
 
 def given_templates() -> list[Any]:
-    folder = os.environ.get("ROLEMASK_TEMPLATES")
-    if not folder:
+    folders = given_folders("ROLEMASK_TEMPLATES")
+    if not folders:
         reason = pytest.mark.skip(reason="ROLEMASK_TEMPLATES is not set: no sets are derived from further templates")
         return [pytest.param(None, marks=reason)]
-    return [pytest.param(path, id=path.name) for path in sorted(Path(folder).glob("*.jinja"))]
+    return [pytest.param(path, id=path.name) for folder in folders for path in sorted(folder.glob("*.jinja"))]
 
 
 @pytest.mark.parametrize("path", given_templates())

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from real import template_text, tokenizer_folder
 
 import rolemask
 from rolemask import ChatTemplate, UndetectedError, detect
@@ -53,6 +54,39 @@ def test_the_hash_of_the_template_comes_first(tokenizer: Any, tmp_path: Path, mo
     assert detect(tokenizer).name == "mine"
 
 
+def chatml_named(name: str, media: str) -> str:
+    text = Path(load("chatml").origin).read_text()
+    media = f"media: {{image: [{media}]}}\n" if media else ""
+    return text.replace("name: chatml\n", f"name: {name}\n{media}")
+
+
+def test_of_sets_that_fit_alike_the_one_that_knows_the_placeholders_is_taken(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rolemask.chat_templates.detect.registered", lambda: sorted(tmp_path.glob("*.yaml")))
+    media = {"a": '"<|pad|>"', "b": '"<|picture|>", "<|film|>"', "c": '"<|picture|>"', "d": ""}  # the pad token is no placeholder
+    for name, tokens in media.items():
+        (tmp_path / f"{name}.yaml").write_text(chatml_named(name, tokens))
+    assert detect(tokenizer).name == "d"
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|picture|>"]})
+    assert detect(tokenizer).name == "c"
+    tokenizer.add_tokens(["<|film|>"])
+    assert detect(tokenizer).name == "b"
+
+
+@pytest.mark.parametrize("name", ["axolotl-qwen3.jinja", "axold-qwen3.jinja"])
+def test_a_qwen_3_tokenizer_with_anothers_template_does_not_train_placeholders(name: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder("qwen3"))
+    tokenizer.chat_template = template_text(name)
+    masker = detect(tokenizer).compile(tokenizer)
+    ids = tokenizer.encode(
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nSee <|vision_start|><|image_pad|><|vision_end|>it.<|im_end|>"
+    )
+    assert tokenizer.decode([label for label in masker(ids) if label != -100]) == "See it.<|im_end|>"
+
+
 def test_a_model_id_does_not_overrule_the_template(tokenizer: Any) -> None:
     tokenizer.name_or_path = "Qwen/Qwen2.5-0.5B-Instruct"
     tokenizer.chat_template = FOREIGN
@@ -93,6 +127,19 @@ def test_fallback_derive(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> No
     )  # fmt: skip
     labels = masker(tokenizer.encode(text, add_special_tokens=False))
     assert tokenizer.decode([label for label in labels if label != -100]) == "world<|pad|>"
+
+
+def test_fallback_derive_refuses_a_set_that_trains_too_much(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}{{ 'Human: ' if m.role == 'user' else 'Robot: ' }}"
+        "{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}"
+        "{% if add_generation_prompt %}Robot:{% endif %}"
+    )
+    with pytest.raises(
+        UndetectedError, match="A set derived from its chat template would train what the model never generates: three turns: "
+    ) as refused:
+        detect(tokenizer, fallback="derive")
+    assert "`rolemask new` writes it to a file, to be corrected" in str(refused.value)
 
 
 def test_fallback_media_warns_every_time(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,8 +3,14 @@
 import pytest
 
 from rolemask import ChatTemplate
-from rolemask.chat_templates.ground_truth import GroundTruthFinder, lies_within
-from rolemask.chat_templates.rendering import AmbiguousScenarioError, Renderer, UnsupportedScenarioError, common_prefix
+from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder, lies_within
+from rolemask.chat_templates.rendering import (
+    AmbiguousScenarioError,
+    Renderer,
+    UnsupportedScenarioError,
+    common_prefix,
+    guess_special_tokens,
+)
 from rolemask.chat_templates.scenarios import IMAGE, REASONING, SCENARIOS, SYSTEM, THREE_TURNS, TOOLS, Scenario
 
 LOOP = "{% for m in messages %}"
@@ -268,3 +274,40 @@ def test_stop_rule_first_token_of_next_turn_needs_a_template_that_leaves_answers
 def test_stop_rule_without_stop_token() -> None:
     source = LOOP + "{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     assert regions(source, [], NAMED["one turn"]) == [" Reply1!\n"]
+
+
+UNCLOSED = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+SHARED = "{% for m in messages %}{{ '[ASK]' + m.content + '[/ASK]' if m.role == 'user' else m.content + '</s>' }}{% endfor %}"
+BARE = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% else %}{{ 'USER: ' if m.role == 'user' else 'ASSISTANT: ' }}{{ m.content }}\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+DROPPED = UNCLOSED.replace("<|{{ m.role }}|>", "{% if not (loop.first and m.role == 'assistant') %}<|{{ m.role }}|>{% endif %}")
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "expected"),
+    [
+        (CHATML, "two questions in a row", ["Reply1.<|im_end|>"]),
+        (CHATML, "two questions, an answer, a question", ["Reply1.<|im_end|>"]),
+        (CHATML, "a system turn in the middle", ["Reply1.<|im_end|>", "Reply2.<|im_end|>"]),
+        (CHATML, "an answer that opens the chat", ["Reply1.<|im_end|>", "Reply2.<|im_end|>"]),
+        (CHATML, "a question at the end", ["Reply1.<|im_end|>"]),
+        ("<|im_start|>system\nBe brief.<|im_end|>\n" + CHATML, "an answer that opens the chat", ["Reply1.<|im_end|>", "Reply2.<|im_end|>"]),
+        (UNCLOSED, "a question at the end", ["Reply1.<|user|>"]),
+        (UNCLOSED, "a system turn in the middle", ["Reply1.", "Reply2."]),  # the model doesn't wait for the system
+        (SHARED, "two questions in a row", ["Reply1.</s>"]),
+        (SHARED, "an answer that opens the chat", "no header before an answer that opens the chat"),
+        (DROPPED, "an answer that opens the chat", "no header before an answer that opens the chat"),
+        (BARE, "a system turn in the middle", "no header before a system turn, so it reads as part of the answer"),
+        (BARE, "an answer that opens the chat", "no header before an answer that opens the chat"),
+    ],
+)
+def test_chats_in_which_questions_and_answers_do_not_alternate(source: str, name: str, expected: list[str] | str) -> None:
+    template = ChatTemplate(source, "toy", {"eos_token": "</s>"})
+    ((_, truth),) = GroundTruthFinder(template, guess_special_tokens(template)).find_all([NAMED[name]])
+    if isinstance(expected, str):
+        assert expected in str(truth)
+    else:
+        assert isinstance(truth, GroundTruth)
+        assert truth.region_texts == expected

@@ -1,6 +1,7 @@
 """The check in `compile`, which refuses a set that disagrees with the tokenizer's own chat template."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def test_the_result_is_cached(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -
         (lambda source: "{% if policy.strict %}{% endif %}" + source, "UndefinedError: 'policy' is undefined"),
         (lambda source: "{% if %}" + source, "TemplateSyntaxError: Expected an expression"),
         (lambda source: "{{ raise_exception('no chats today') }}" + source, "TemplateError: no chats today"),
+        (lambda source: "{{ messages | unheard_of }}" + source, "TemplateAssertionError: No filter named 'unheard_of'"),
+        (lambda source: "{% macro deeper() %}{{ deeper() }}{% endmacro %}{{ deeper() }}" + source, "RecursionError"),
+        (lambda source: "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}" + source, "RecursionError"),
+        (lambda source: "{% for n in range(10 ** 9) %}{% endfor %}" + source, "OverflowError: Range too big"),
+        (lambda source: "\ue0a1\ue0a0" + source, "IndexError"),  # they stand for the edges of `generation` blocks
+        (lambda source: "   ", "the template leaves out 'Query1' of message 0, user"),
     ],
 )
 def test_a_template_that_renders_no_chat_is_a_warning_with_the_reason(
@@ -106,6 +113,42 @@ def test_a_template_that_renders_no_chat_is_a_warning_with_the_reason(
     assert "'chatml' could not be checked against the chat template" in caplog.text
     assert reason in caplog.text
     assert "chat_template_kwargs={...}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (5, "is of the type int, expected Jinja text"),
+        (b"{{ messages }}", "is of the type bytes, expected Jinja text"),
+        (["{{ messages }}"], "is of the type list, expected Jinja text"),
+        ([{"name": "default"}], "is of the type list, expected Jinja text"),
+        ([{"name": "default", "template": 5}], ", 'default', is of the type int, expected Jinja text"),
+        ({"default": None}, ", 'default', is of the type NoneType, expected Jinja text"),
+        ("{{ '\ud800' }}", "has half a surrogate pair, so it is no text"),
+    ],
+)
+def test_a_template_that_is_no_text_is_a_warning_here_and_an_error_elsewhere(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture, template: Any, reason: str
+) -> None:
+    tokenizer.chat_template = template
+    masker = rolemask.load("chatml").compile(tokenizer)
+    assert masker.markers.name == "chatml"
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith("'chatml' could not be checked: the chat template")
+    assert reason in warning
+    assert "self_check='off'" in warning
+    for function in (rolemask.detect, rolemask.derive, lambda tokenizer: rolemask.verify("chatml", tokenizer)):
+        with pytest.raises(rolemask.ChatError, match=re.escape(reason)):
+            function(tokenizer)
+
+
+@pytest.mark.parametrize("several", [lambda text: {"default": text}, lambda text: [{"name": "default", "template": text}]])
+def test_of_several_templates_the_default_is_checked(tokenizer: Any, several: Any) -> None:
+    tokenizer.chat_template = several(tokenizer.chat_template)
+    rolemask.load("chatml").compile(tokenizer)
+    tokenizer.chat_template = several("{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}")
+    with pytest.raises(TemplateMismatchError):
+        rolemask.load("chatml").compile(tokenizer)
 
 
 def test_variables_that_the_template_needs_can_be_passed(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -95,6 +95,9 @@ def test_a_template_is_read_from_jinja_from_json_or_as_text(tmp_path: Path) -> N
 
 
 def test_files_without_a_template(tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text('{"chat_template": 5}')
+    with pytest.raises(ChatError, match=r"the chat template in .*odd\.json is of the type int, expected Jinja text"):
+        read_templates(tmp_path / "odd.json", {})
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(ChatError, match="is not JSON with the key 'chat_template'"):
         read_templates(tmp_path / "a.json", {})

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import rolemask
 from rolemask import ChatError, ChatTemplate, MarkerSet, verify
-from rolemask.chat_templates.compare import compare_labels, tokens_of
+from rolemask.chat_templates.compare import Status, compare_labels, tokens_of
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.rendering import UnsupportedScenarioError
 from rolemask.chat_templates.scenarios import SCENARIOS, THREE_TURNS
@@ -191,6 +191,15 @@ def test_what_differs_is_not_written(toy: Path) -> None:
     assert not proofs_path(toy).exists()
 
 
+def test_an_earlier_proof_of_what_differs_now_is_removed(toy: Path) -> None:
+    markers = load_file(toy)
+    (found,) = verify(markers, template=CHATML)
+    write_verified(markers, [found], "1")
+    differing = replace(found, scenarios=tuple(replace(result, status=Status.DIFFERS) for result in found.scenarios))
+    write_verified(markers, [differing], "1")
+    assert read_proofs(toy) == ()
+
+
 def run(*words: str) -> Any:
     return CliRunner().invoke(main, list(words))
 
@@ -201,7 +210,7 @@ def test_the_command_prints_a_table_and_exits_by_it(toy: Path, tmp_path: Path) -
     right = run("verify", str(toy), "--template", str(tmp_path / "right.jinja"), "--show", "one turn", "--write")
     assert right.exit_code == 0, right.output
     assert "toy on right.jinja, tokenizer: synthetic" in right.output
-    assert "11 ok, 0 differs, 11 not supported" in right.output
+    assert "16 ok, 0 differs, 11 not supported" in right.output
     assert "[[Reply1!<|im_end|>]]" in right.output
     assert read_proofs(toy)[0].rolemask == rolemask.__version__
     wrong = run("verify", str(toy), "--template", str(tmp_path / "wrong.jinja"))

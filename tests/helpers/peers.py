@@ -53,6 +53,7 @@ _FILLED = "the model generates a filled reasoning block; the renderer assumes th
 REASONS = {
     ("TRL", "\n"): _AFTER_STOP,
     ("TRL", "\n<|endoftext|>"): "it closes the whole text; generation has ended at `<|end|>`",
+    ("TRL", "<|system|>"): "it starts a system turn, which the model does not wait for: GLM stops at `<|user|>` and `<|observation|>`",
     ("TRL", "<|start|>assistant"): _PROMPT,
     ("TRL", "<｜Assistant｜>"): _PROMPT,
     ("TRL", "<｜tool▁outputs▁end｜>"): "it closes the tool results, which are part of the prompt",
@@ -61,6 +62,10 @@ REASONS = {
     ("TRL", "<think>\n\n</think>\n\n"): _OFF,
     ("TRL", "\n<think></think>"): _OFF,
     ("rolemask", "<|tool_response>"): "generation stops at it, to wait for the tool result",
+    (
+        "renderers",
+        "Reply1.<｜end▁of▁sentence｜>",
+    ): "it opens the chat, and the template writes no header before it: ids don't tell whose words they are",
     ("renderers", "<think>"): _ON,
     ("renderers", "<think>\n"): _ON,
     ("renderers", "<|channel>thought\n"): f"{_PROMPT} after a tool result, with reasoning on",

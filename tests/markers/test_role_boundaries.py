@@ -120,6 +120,7 @@ def test_an_excluded_end_rewinds_so_that_it_can_start_the_next_turn() -> None:
         ({"role": "user", "start": "x", "end": 5}, "role_boundaries[1]: 'end' is 5, expected text or {ids: [...]}"),
         ({"role": "user", "start": {"ids": [-1]}}, "role_boundaries[1]: 'start' is {'ids': [-1]}, expected text or {ids: [...]}"),
         ({"role": "user", "start": "x", "include_end": "yes"}, "role_boundaries[1]: 'include_end' is 'yes', expected true or false"),
+        ({"role": "user", "start": "\n\n"}, "role_boundaries[1]: the start '\\n\\n' is white space alone, which contents have too"),
         ("user", "role_boundaries[1]: found 'user', expected {role, start, end}"),
     ],
 )

@@ -4,7 +4,6 @@ The templates come with trl, or are in the folders that ROLEMASK_TEMPLATES and R
 """
 
 import json
-import os
 from collections.abc import Iterator
 from csv import DictReader
 from functools import cache
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real import byte_level, deepseek, from_folder
+from real import byte_level, deepseek, from_folder, given_folders
 
 from rolemask import verify
+from rolemask.chat_templates.compare import Status
 from rolemask.chat_templates.verify import SYNTHETIC
 from rolemask.markers.folders import data_folder
 from rolemask.markers.proofs import Proof, read_proofs
@@ -26,10 +26,6 @@ PATHS = sorted(data_folder("registry").glob("*.yaml"))
 PROOFS = [(path, proof) for path in PATHS for proof in read_proofs(path)]
 CASES = [pytest.param(path, proof, id=f"{path.name}-{proof.template}-{proof.tokenizer}") for path, proof in PROOFS]
 PROVEN = {proof.sha256 for _, proof in PROOFS}
-# Sets without a proof, and why.
-UNVERIFIED = {
-    "apertus": "tool results are plain text inside the model's turn: ids don't tell where one ends, so what follows it is not trained",
-}
 # Families without a proof on an original template, and why.
 UNPROVEN_FAMILIES = {
     "CSM": "there is no assistant, only speakers; what is trained is audio",
@@ -47,8 +43,8 @@ def _texts() -> Iterator[str]:
     for path in (files("trl") / "chat_templates").iterdir():
         if path.name.endswith(".jinja"):
             yield path.read_bytes().decode()
-    for folder in filter(None, (os.environ.get("ROLEMASK_TEMPLATES"), os.environ.get("ROLEMASK_TOKENIZERS"))):
-        for path in sorted(Path(folder).rglob("*")):
+    for folder in (*given_folders("ROLEMASK_TEMPLATES"), *given_folders("ROLEMASK_TOKENIZERS")):
+        for path in sorted(folder.rglob("*")):
             if path.suffix == ".jinja":
                 yield path.read_bytes().decode()
             elif path.name == "tokenizer_config.json" and isinstance(text := json.loads(path.read_text()).get("chat_template"), str):
@@ -78,14 +74,15 @@ def test_the_proof_can_be_made_again(path: Path, proof: Proof) -> None:
     (one,) = verify(path, tokenizer, templates()[proof.sha256])
     assert [f"{result.scenario}: {result.difference}" for result in one.scenarios if result.status == "differs"] == []
     assert one.passed == proof.passed
-    assert tuple(result.scenario for result in one.scenarios if result.status == "not supported") == proof.not_supported
+    assert one.with_status(Status.NOT_SUPPORTED) == proof.not_supported
+    assert one.with_status(Status.MASKS_MORE) == proof.masks_more
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_every_set_is_verified(path: Path) -> None:
     markers = load_file(path)
     proofs = read_proofs(path)
-    assert bool(proofs) != (markers.name in UNVERIFIED), UNVERIFIED.get(markers.name, "run `rolemask verify ... --write`")
+    assert proofs, "run `rolemask verify ... --write`"
     assert not any(proof.is_stale(markers) for proof in proofs)
 
 
@@ -94,8 +91,8 @@ def test_there_are_a_hundred_formats() -> None:
 
 
 def families() -> dict[str, list[str]]:
-    """Family -> SHA-256 of its original templates, from the manifest beside the templates."""
-    manifest = Path(os.environ.get("ROLEMASK_TEMPLATES", "")) / "MANIFEST.tsv"
+    """Family -> SHA-256 of its original templates, from the manifest in the first folder of templates."""
+    manifest = next((folder / "MANIFEST.tsv" for folder in given_folders("ROLEMASK_TEMPLATES")), Path())
     if not manifest.is_file():
         return {}
     found: dict[str, list[str]] = {}
