@@ -90,6 +90,14 @@ def test_deriving_from_made_up_templates(name: str) -> None:
     assert [str(one) for one in assistant.end] == end
 
 
+def test_a_start_that_ends_every_question_may_stand_behind_one_that_nobody_answered() -> None:
+    source, _, _ = UNSEEN["one marker for two"]
+    assistant = next(marker for marker in derive(source).markers.markers if marker.role == "assistant")
+    assert assistant.unanswered == "user"
+    source, _, _ = UNSEEN["words for roles"]
+    assert [marker.unanswered for marker in derive(source).markers.markers if marker.unanswered] == []
+
+
 def test_tools_calls_and_images_are_found() -> None:
     source = LOOP + (
         "<|im_start|>{{ m.role }}\n{% for c in m.tool_calls or [] %}<call>{{ c.function.arguments | tojson }}</call>{% endfor %}"

@@ -365,7 +365,7 @@ def test_a_special_token_of_the_tokenizer_that_no_marker_has_closes_a_turn(token
 
 
 def test_a_bos_token_that_is_the_end_marker_too_stays_the_end_marker() -> None:
-    """OLMo 2 and Granite: their BOS is their EOS. An answer is trained with it; a document behind a cut answer can't be told."""
+    """OLMo 2: its BOS is its EOS. An answer is trained with it; a document behind a cut answer can't be told."""
     end = TokenIds((9,))
     rules = compile_rules(MarkerSet("toy", "Toy", (USER, replace(ASSISTANT, end=(end,)))), replace(IDS_ALONE, bos_id=9, eos_id=9))
     assert mask([1, 50, 2, 60, 9, 2, 61, 9], rules, make_policy(rules.roles)).labels == [_, _, _, 60, 9, _, 61, 9]
