@@ -249,7 +249,6 @@ UNDECIDABLE: dict[str, Undecidable] = {
             "deepseek_v4",
             "deepseek_vl",
             "dots_ocr",
-            "falcon2",
             "falcon_180b",
             "falcon_instruct",
             "galactica_finetuned",
