@@ -154,7 +154,7 @@ def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: boo
         _print_verification(console, one, shown)
     if write:
         path = write_verified(markers, found, rolemask.__version__)
-        click.echo(f"wrote {path}" if path.is_file() else "nothing proven, nothing written")
+        click.echo(f"wrote {path}" if path.is_file() else f"no proof holds, so there is no {path}")
     sys.exit(0 if all(one.ok for one in found) else PROBLEMS)
 
 

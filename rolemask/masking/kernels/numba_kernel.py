@@ -78,7 +78,7 @@ class _Tables(NamedTuple):
     output: NDArray[np.uint32]  # (matches, states)
     is_stable: Bools  # (states,), whether a token without a match leaves the state as it is
     fates: _Fates
-    unanswered: int  # from an output to the same in a turn that nobody answered; 0 where no rule has such turns
+    unanswered: np.uint32  # from an output to the same in a turn that nobody answered; 0 where no rule has such turns
 
 
 class _Options(NamedTuple):
@@ -187,7 +187,7 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
         fates=_Fates(
             *(np.array(field, dtype=_FATE_DTYPES.get(name, np.bool_)) for name, field in zip(_Fates._fields, fields, strict=True))
         ),
-        unanswered=len(fates) - len(automaton.outputs),
+        unanswered=np.uint32(len(fates) - len(automaton.outputs)),
     )
 
 
@@ -326,8 +326,8 @@ def _mask_document(
     end_at = end_stop = 0  # the last end marker of a chosen turn
     at, next_live = start, 0
     # Nobody answered a turn that meets its own start again. Then the scan goes back to its first token, and reads it as a question.
-    shift, unanswered_at = 0, -1
-    before = (at, next_live, state, turn, ordinal, last, question, question_before, is_candidate, is_chosen, marked_to, end_at, end_stop)
+    shift, unanswered_at = np.uint32(0), -1
+    before = (at, next_live, state, turn, ordinal, last, question, question_before, is_chosen, marked_to, end_at, end_stop)
     while at < stop:
         is_live = at == row.live_at[next_live]
         if at >= marked_to and tables.is_stable[state] and not is_live:
@@ -341,44 +341,16 @@ def _mask_document(
             at = ahead
             continue
         found = row.live_matches[next_live] if is_live else np.uint32(0)
-        out = tables.output[found, state] + 0
-        if tables.unanswered and fates.starts_turn[out]:
-            if fates.reopens[out] and unanswered_at != before[0]:
+        answered = tables.output[found, state]
+        if tables.unanswered and fates.starts_turn[answered]:
+            if fates.reopens[answered] and unanswered_at != before[0]:
                 unanswered_at = before[0]
                 _forget(row, unanswered_at, at, with_roles)
-                (
-                    at,
-                    next_live,
-                    state,
-                    turn,
-                    ordinal,
-                    last,
-                    question,
-                    question_before,
-                    is_candidate,
-                    is_chosen,
-                    marked_to,
-                    end_at,
-                    end_stop,
-                ) = before
+                at, next_live, state, turn, ordinal, last, question, question_before, is_chosen, marked_to, end_at, end_stop = before
                 continue
-            before = (
-                at,
-                next_live,
-                state,
-                turn,
-                ordinal,
-                last,
-                question,
-                question_before,
-                is_candidate,
-                is_chosen,
-                marked_to,
-                end_at,
-                end_stop,
-            )
-            shift = tables.unanswered if at == unanswered_at else 0
-        out += shift
+            before = (at, next_live, state, turn, ordinal, last, question, question_before, is_chosen, marked_to, end_at, end_stop)
+            shift = tables.unanswered if at == unanswered_at else np.uint32(0)
+        out = answered + shift
         next_live += is_live
         state = tables.step[found, state]
         length = fates.end_length[out]
