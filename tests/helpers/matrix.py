@@ -3,6 +3,7 @@
 The rows are the examples of a marker set, with other contents. Each token knows whether it is the model's, so a damaged row knows it too.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,11 +26,11 @@ WORDS = ("word", " then", "...", "\n", "\n\n", "9", " #", "é", "?", " said")
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a row; `marker` numbers the marker that it is part of, None for content and what is in no turn."""
+    """A token of a row. `marker` has the number of the marker that it is part of, and how many tokens that has while it is whole."""
 
     id: int
     is_models: bool
-    marker: int | None
+    marker: tuple[int, int] | None  # None for content, and for what is in no turn
 
 
 Row = tuple[Token, ...]
@@ -69,9 +70,11 @@ def _toy_vocabulary(markers: MarkerSet, texts: list[str]) -> Vocabulary:
 
 def _row(ids: list[int], rules: Rules) -> Row:
     masked = mask(ids, rules, make_policy(rules.roles))
-    marker_of: dict[int, int] = {}
+    number_of: dict[int, int] = {}
     for number, (start, stop) in enumerate(_marker_stretches(masked.turns)):
-        marker_of |= dict.fromkeys(range(start, stop), number)
+        number_of |= dict.fromkeys(range(start, stop), number)
+    sizes = Counter(number_of.values())
+    marker_of = {at: (number, sizes[number]) for at, number in number_of.items()}
     return tuple(
         Token(id_, label != IGNORE_INDEX, marker_of.get(at)) for at, (id_, label) in enumerate(zip(ids, masked.labels, strict=True))
     )
@@ -145,7 +148,7 @@ def before_a_document_with_bos(row: Row, chats: Chats) -> Iterator[Row]:
     """Cut anywhere, followed by another document that begins with BOS."""
     bos_id = chats.rules.vocabulary.bos_id
     if bos_id is not None:
-        bos = Token(bos_id, is_models=False, marker=-1)
+        bos = Token(bos_id, is_models=False, marker=None)
         for other in chats.rows:
             begun = other if other[0].id == bos_id else (bos, *other)
             yield from (row[:at] + _renumbered(begun) for at in range(1, len(row) + 1))
@@ -171,7 +174,7 @@ STATES: dict[str, Callable[[Row, Chats], Iterator[Row]]] = {
 
 def _renumbered(row: Row) -> Row:
     """Return the row with other numbers for its markers, as part of a longer row."""
-    return tuple(Token(token.id, token.is_models, None if token.marker is None else token.marker + 1000) for token in row)
+    return tuple(token if token.marker is None else replace(token, marker=(-1 - token.marker[0], token.marker[1])) for token in row)
 
 
 def _ends(turn: Turn, rest: Row, chats: Chats) -> bool:
@@ -201,19 +204,15 @@ def leaks(rows: Sequence[Row], chats: Chats) -> Iterator[str]:
     vocabulary = chats.rules.vocabulary
     for row, row_labels in zip(rows, labels.tolist(), strict=True):
         for at, token in enumerate(row):
-            if row_labels[at] == IGNORE_INDEX or token.is_models or vocabulary.text([token.id]).isspace() or _is_half(row, at, chats):
+            if row_labels[at] == IGNORE_INDEX or token.is_models or vocabulary.text([token.id]).isspace() or _is_half(token, row):
                 continue
             yield f"{chats.text(row[:at])}[[{vocabulary.text([token.id])}]]{chats.text(row[at + 1 :])}"
             break
 
 
-def _is_half(row: Row, at: int, chats: Chats) -> bool:
+def _is_half(token: Token, row: Row) -> bool:
     """Whether the token is part of a marker that is not whole in this row."""
-    number = row[at].marker
-    if number is None:
-        return False
-    wholes = [[token.id for token in whole if token.marker == number % 1000] for whole in chats.rows]
-    return [token.id for token in row if token.marker == number] not in wholes
+    return token.marker is not None and sum(other.marker == token.marker for other in row) < token.marker[1]
 
 
 class Undecidable(NamedTuple):
