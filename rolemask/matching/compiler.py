@@ -1,7 +1,7 @@
 """Compiling a marker set against a tokenizer: the rules hold token ids, no text."""
 
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -123,7 +123,6 @@ class _Compiler:
         self.markers = markers
         self.vocabulary = vocabulary
         self.special_tokens = dict(vocabulary.special_tokens)
-        self.inside_turns: set[int] = set()  # the special tokens of ends, header ends and spans
         missing = []
         for token in markers.special_tokens:
             id_ = single_id(token, vocabulary)
@@ -145,13 +144,15 @@ class _Compiler:
         for index, marker in enumerate(self.markers.markers):
             if marker.within is not None:
                 group = span_entries.setdefault(roles.index(marker.within), [])
-                group += self._inside(entry for start in marker.start for entry in self._entries(marker, start, index))
+                group += [entry for start in marker.start for entry in self._entries(marker, start, index)]
                 continue
             for start in marker.start:
                 value = openings.setdefault((index, self._opened_span(marker, start)), len(openings))
                 turn_entries += self._entries(marker, start, value)
         special = [entry for entry in turn_entries if self._is_special(entry)]
         rules = tuple(self._rule(marker, roles) for marker in self.markers.markers)
+        spans = {role: build_trie(entries, self.vocabulary) for role, entries in span_entries.items()}
+        inside = [*spans.values(), *(rule.ends for rule in rules), *(rule.header_ends for rule in rules if rule.header_ends is not None)]
         media = frozenset(media_ids(self.markers, self.vocabulary))
         return Rules(
             name=self.markers.name,
@@ -160,8 +161,8 @@ class _Compiler:
             openings=tuple(openings),
             starts=build_trie(turn_entries, self.vocabulary),
             special_starts=build_trie(special, self.vocabulary),
-            document_starts=build_trie(self._document_starts(media), self.vocabulary),
-            spans={role: build_trie(entries, self.vocabulary) for role, entries in span_entries.items()},
+            document_starts=build_trie(self._document_starts(inside, media), self.vocabulary),
+            spans=spans,
             media=media,
             pad_id=self.vocabulary.pad_id,
             vocabulary=self.vocabulary,
@@ -190,39 +191,25 @@ class _Compiler:
             start_is_turns=marker.start_owner == "turn",
             follows_turn=marker.follows_turn,
             unanswered=OUTSIDE if marker.unanswered is None else self._turn_of(marker.unanswered),
-            own_starts=TokenTrie() if marker.unanswered is None else self._own_starts(marker),
+            own_starts=TokenTrie() if marker.unanswered is None else self._trie(marker, marker.start),
         )
 
     def _turn_of(self, role: str) -> int:
         """Return the index of the first marker of a role's turns."""
         return next(index for index, marker in enumerate(self.markers.markers) if marker.within is None and marker.role == role)
 
-    def _own_starts(self, marker: Marker) -> TokenTrie:
-        return build_trie([entry for start in marker.start for entry in self._entries(marker, start, 0)], self.vocabulary)
-
-    def _pattern_entries(self, pattern: Pattern) -> list[Entry]:
-        if isinstance(pattern, TokenIds):
-            return [Entry(tuple(whole(id_) for id_ in pattern.ids), 0)]
-        return [Entry(symbols, 0) for symbols in spellings(pattern, self.special_tokens, self.vocabulary)]
-
-    def _document_starts(self, media: frozenset[int]) -> list[Entry]:
+    def _document_starts(self, inside: Sequence[TokenTrie], media: frozenset[int]) -> list[Entry]:
         """Return what closes any turn, although no turn starts with it.
 
-        BOS, EOS and pad are never content, unless a marker inside a turn has them: OLMo 2's BOS is the token that ends a turn.
+        BOS, EOS and pad are never content, unless a marker that stands inside a turn has them: OLMo 2's BOS is the token that ends a turn.
         """
-        declared = [entry for pattern in self.markers.document_start for entry in self._pattern_entries(pattern)]
-        never_content = {self.vocabulary.bos_id, self.vocabulary.eos_id, self.vocabulary.pad_id} - self.inside_turns - media
+        declared = [entry for pattern in self.markers.document_start for entry in self._spelled(pattern, 0)]
+        may_be_inside = {id_ for trie in inside for edges in trie.edges for id_ in edges} | media
+        never_content = {self.vocabulary.bos_id, self.vocabulary.eos_id, self.vocabulary.pad_id} - may_be_inside
         return [*declared, *(Entry((whole(id_),), 0) for id_ in sorted(self.special_tokens.values()) if id_ in never_content)]
 
     def _trie(self, marker: Marker, patterns: Sequence[Pattern | EndWord]) -> TokenTrie:
-        entries = self._inside(entry for pattern in patterns for entry in self._entries(marker, pattern, 0))
-        return build_trie(entries, self.vocabulary)
-
-    def _inside(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Return the entries of a marker that stands inside a turn, and remember its special tokens."""
-        listed = list(entries)
-        self.inside_turns |= {-1 - symbol for entry in listed for symbol in entry.symbols if symbol < 0}
-        return listed
+        return build_trie([entry for pattern in patterns for entry in self._entries(marker, pattern, 0)], self.vocabulary)
 
     def _entries(self, marker: Marker, pattern: Pattern | EndWord, value: int) -> list[Entry]:
         if pattern is EndWord.EOS_TOKEN:
@@ -232,18 +219,23 @@ class _Compiler:
                     "has no EOS token. Set `tokenizer.eos_token`, or write the end marker out"
                 )
             return [Entry((whole(self.vocabulary.eos_id),), value)]
+        assert not isinstance(pattern, EndWord)
+        entries = self._spelled(pattern, value)
         if isinstance(pattern, TokenIds):
-            return [self._ids_entry(marker, pattern, value)]
-        assert isinstance(pattern, str)
-        entries = [Entry(symbols, value) for symbols in spellings(pattern, self.special_tokens, self.vocabulary)]
-        if not self._can_spell(entries):
+            self._check_ids(marker, pattern)
+        elif not self._can_spell(entries):
             raise TokenizerMismatchError(
                 f"{marker.where}: the {marker.role!r} marker {pattern!r} of {self.markers.name!r} cannot be spelled with the tokens of "
                 f"{self.vocabulary.name}. Wrong tokenizer? Otherwise give the marker as {{ids: [...]}}"
             )
         return entries
 
-    def _ids_entry(self, marker: Marker, pattern: TokenIds, value: int) -> Entry:
+    def _spelled(self, pattern: Pattern, value: int) -> list[Entry]:
+        if isinstance(pattern, TokenIds):
+            return [Entry(tuple(whole(id_) for id_ in pattern.ids), value)]
+        return [Entry(symbols, value) for symbols in spellings(pattern, self.special_tokens, self.vocabulary)]
+
+    def _check_ids(self, marker: Marker, pattern: TokenIds) -> None:
         known = self.vocabulary.pieces.keys() | self.vocabulary.special_token_texts.keys()
         unknown = [id_ for id_ in pattern.ids if known and id_ not in known]
         if unknown:
@@ -251,7 +243,6 @@ class _Compiler:
                 f"{marker.where}: the {marker.role!r} marker {pattern} of {self.markers.name!r} has ids that "
                 f"{self.vocabulary.name} does not have: {unknown}. Wrong tokenizer?"
             )
-        return Entry(tuple(whole(id_) for id_ in pattern.ids), value)
 
     def _can_spell(self, entries: Sequence[Entry]) -> bool:
         text = {symbol for entry in entries for symbol in entry.symbols if symbol >= 0}
