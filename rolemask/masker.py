@@ -1,8 +1,6 @@
 """`Masker`: a compiled marker set with a policy, which turns token ids into labels."""
 
 import logging
-import struct
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
@@ -10,7 +8,7 @@ from weakref import ReferenceType, ref
 
 from rolemask.chat_templates.detect import detect, nearest_set
 from rolemask.chat_templates.self_check import self_check as check_against_template
-from rolemask.errors import EmptyRowError, InputError, PolicyError, RoleMaskError, TokenizerMismatchError, checks_keywords
+from rolemask.errors import EmptyRowError, InputError, RoleMaskError, TokenizerMismatchError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.batch import (
     ArrayBatch,
@@ -27,8 +25,9 @@ from rolemask.masking.dispatch import Dispatcher
 from rolemask.masking.documents import as_nested
 from rolemask.masking.explain import Explanation, explain_row
 from rolemask.masking.policy import Policy, choice, make_policy
-from rolemask.masking.refine import LEFT_OUT, callers, mask_lists, refine
+from rolemask.masking.refine import LEFT_OUT, callers, count_left_out, is_same, mask_lists, refine
 from rolemask.masking.report import RowReport, report_row
+from rolemask.masking.weights import weigh, weigh_on_device, weight_table
 from rolemask.matching.compiler import OUTSIDE, Rules, rules_for
 from rolemask.matching.vocabulary import read_vocabulary
 from rolemask.types import Backend, IdsT, Labels, ListsOrTensorT, OnEmpty, SelfCheck, TrainOnEos, Turns
@@ -389,28 +388,14 @@ on_empty=warn; roles user, assistant>
             PolicyError: A role that the set does not have, or that `roles_to_mask` names; a negative weight.
         """
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
-        table = self._weight_table(role_weights)
+        table = weight_table(self.rules, role_weights)
         paths = self._paths_for(tuple(role_weights))
         if paths.stays_on_device(input_ids, rows):
-            import torch
-
             tensors, labels, roles = paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
-            of_role = torch.tensor(table, dtype=torch.float32, device=labels.device)[roles.long()]
-            weights: Tensor = tensors.restore(torch.where(labels != IGNORE_INDEX, of_role, 0.0))
-            return weights
+            return tensors.restore(weigh_on_device(labels, roles, table))
         batch = read_batch(input_ids, attention_mask, **rows)
         labels, roles = paths.mask(batch)
-        if isinstance(batch, ArrayBatch):
-            import numpy
-
-            weighed = numpy.where(labels != IGNORE_INDEX, numpy.array(table, dtype=numpy.float32)[roles], numpy.float32(0))
-            return cast("NDArray[np.float32]", batch.restore(weighed))
-        as_float32 = [struct.unpack("f", struct.pack("f", weight))[0] for weight in table]
-        lists = [
-            [as_float32[role] if label != IGNORE_INDEX else 0.0 for label, role in zip(*row, strict=True)]
-            for row in zip(labels, roles, strict=True)
-        ]
-        return cast("list[list[float]]", batch.restore(lists))
+        return cast("list[list[float]]", batch.restore(weigh(batch, labels, roles, table)))
 
     @overload
     def explain(
@@ -588,19 +573,6 @@ on_empty=warn; roles user, assistant>
             parts.append(f"{marker.role}: {start} ... {end}")
         return f"{'; '.join(parts)}; {len(self.rules.media)} media ids"
 
-    def _weight_table(self, role_weights: Mapping[str, float]) -> list[float]:
-        """Return the weight of each role id; the last entry is for -1."""
-        if any(weight < 0 for weight in role_weights.values()):
-            raise PolicyError(f"role_weights is {dict(role_weights)}, expected weights of 0 or more")
-        table = [0.0] * (len(self.rules.roles) + 1)
-        for rule in self.rules.rules:
-            if rule.follows_turn:
-                table[rule.role] = role_weights.get(self.rules.roles[rule.within], 0.0)
-        for role, weight in role_weights.items():
-            if role in self.rules.roles:
-                table[self.rules.roles.index(role)] = weight
-        return table
-
     def _paths_for(self, roles: tuple[str, ...]) -> Dispatcher:
         """Return a dispatcher that trains other roles. The last one is kept: a training loop asks for the same roles again and again."""
         if self._weighted is None or self._weighted.policy.roles_to_train != roles:
@@ -622,16 +594,11 @@ on_empty=warn; roles user, assistant>
 
     def _tell_what_is_left_out(self, batch: ListBatch | ArrayBatch, labels: Any, refined: Any) -> None:  # noqa: ANN401 - like the batch
         """Log, the first time, how many tokens and stop tokens the caller's labels leave out."""
-        if self._has_told or not logger.isEnabledFor(logging.INFO) or as_nested(labels) == as_nested(refined):
+        if self._has_told or not logger.isEnabledFor(logging.INFO) or is_same(labels, refined):
             return
         ends = Dispatcher(self.rules, Policy(roles_to_train=(), train_on_eos="all"), "host")
         end_labels, _ = ends.mask(replace(batch, train_turns=None), with_roles=False)
-        counts = Counter(
-            (is_end != IGNORE_INDEX, kept != IGNORE_INDEX)
-            for rows in zip(as_nested(labels), as_nested(refined), as_nested(end_labels), strict=True)
-            for label, kept, is_end in zip(*rows, strict=True)
-            if label != IGNORE_INDEX
-        )
+        counts = count_left_out(labels, refined, end_labels)
         logger.info(
             "%r: the labels or masks that came with the data leave out %d of the %d tokens that are trained in this batch, "
             '%d of the %d stop tokens among them. labels="replace" ignores them. This masker does not say it again',

@@ -1,5 +1,6 @@
 """Leaves out what the labels and masks that came with the data leave out."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,6 +48,21 @@ def refine(batch: ListBatch | ArrayBatch, labels: Any, given: Mapping[str, Any])
                 for row in zip(refined, values, strict=True)
             ]
     return refined
+
+
+def is_same(labels: Any, refined: Any) -> bool:
+    """Whether two arrays, or two lists of rows, of one shape are equal."""
+    return bool((labels == refined).all()) if is_array(labels) else bool(labels == refined)
+
+
+def count_left_out(labels: Any, refined: Any, end_labels: Any) -> Counter[tuple[bool, bool]]:
+    """Count the tokens with a label, by whether they are part of an end marker, and whether `refined` keeps them."""
+    return Counter(
+        (is_end != IGNORE_INDEX, kept != IGNORE_INDEX)
+        for rows in zip(as_nested(labels), as_nested(refined), as_nested(end_labels), strict=True)
+        for label, kept, is_end in zip(*rows, strict=True)
+        if label != IGNORE_INDEX
+    )
 
 
 def mask_lists(labels: list[Any], masked: list[Any]) -> None:
