@@ -25,6 +25,8 @@ LOOKS_SPECIAL = re.compile(
     r"<\|[^<>|\s{}'\"]+\|?>|<[^<>|\s{}'\"/]+\|>|<｜[^<>｜{}'\"]+｜>|<(?:start|end)_\w+>|<[A-Z]+_\d+>|<extra_id_\d+>|</?s>|<[bB][oO][sS](?:_TOKEN)?>|\[\|\w+\|\]|\[/?[A-Z]{2,}(?:_[A-Z]+)*\]"
 )
 
+_TAG = re.compile(r"<\w+>|\[[A-Z]+\]")
+
 
 class UnsupportedScenarioError(Exception):
     """The template refuses a scenario, or leaves a part of it out. The message says why."""
@@ -227,9 +229,28 @@ class Renderer:
                 headers.append(prompt[len(without) :])
         return tuple(filter(None, headers))
 
+    def lacks_prompt(self, scenario: Scenario) -> bool:
+        """Whether the template writes headers before earlier answers, and nothing for the model to continue: it has no generation prompt."""
+        turn = self._one_turn_like(scenario)
+        written, question = self._written_for_user(turn), turn.through(1)
+        if written is None or not self.header_in_history(scenario):
+            return False
+        prompts = (self.try_render(question, prompt=True, **(scenario.options | options)) for options in THINKING_MODES)
+        return all(prompt is None or text_after(question.messages[0], prompt).rstrip() == written.rstrip() for prompt in prompts)
+
     def _find_user_end_and_header(self, scenario: Scenario) -> tuple[str, str]:
-        question = replace(self._one_turn_like(scenario).through(1), options=scenario.options)
+        turn = replace(self._one_turn_like(scenario), options=scenario.options)
+        question = turn.through(1)
         prompt, without = (text_after(question.messages[0], self.try_render(question, prompt=prompt) or "") for prompt in (True, False))
+        written = self._written_for_user(turn)
+        if (
+            written is not None
+            and prompt.startswith(written)
+            and (prompt == without or written.startswith(self.common_start([prompt, without])))
+        ):
+            header = self.header_in_history(scenario) if self.lacks_prompt(scenario) else prompt[len(written) :]
+            space = len(header) - len(header.lstrip())
+            return written + header[:space], header[space:]
         user_end = self.common_start([prompt, without])
         header = prompt[len(user_end) :]
         special_tokens = [match.group() for match in self.find_special_tokens(header or prompt)]
@@ -243,6 +264,43 @@ class Renderer:
         rest = prompt[len(user_end) :]
         user_end += rest[: len(rest) - len(rest.lstrip())]
         return user_end, prompt[len(user_end) :]
+
+    def _written_for_user(self, turn: Scenario) -> str | None:
+        """Return what the template writes for a question behind its words, when an answer follows; None if that is not known."""
+        try:
+            rendering = self.render(turn)
+        except RenderError:
+            return None
+        own = self.own(rendering, turn, 0)
+        return None if own is None else text_after(turn.messages[0], rendering.text[: own[1]])
+
+    def header_in_history(self, scenario: Scenario) -> str:
+        """Return what the template writes for an answer before its words; empty if that is not known, or no header.
+
+        What is closed again is no header: Hunyuan writes `<answer>` and `</answer>` around an answer.
+        """
+        turn = replace(self._one_turn_like(scenario), options=scenario.options)
+        try:
+            rendering = self.render(turn)
+        except RenderError:
+            return ""
+        own = self.own(rendering, turn, 1)
+        if own is None:
+            return ""
+        before, _, after = rendering.text[own[0] : own[1]].partition("Reply1")
+        closed = any(f"{tag[0]}/{tag[1:]}" in before + after for tag in _TAG.findall(before))
+        # The model writes the blank that its first word begins with.
+        return "" if closed or not before.strip() else before.removesuffix(" ")
+
+    def own(self, rendering: Rendering, scenario: Scenario, index: int) -> tuple[int, int] | None:
+        """Return the range [start, stop) of a text that was written for message `index`, if that is known: it has all its words.
+
+        A message without words is only known to be where it seems to be if all others are.
+        """
+        if sentinels(scenario.messages[index]):
+            return _own(rendering, scenario, index)
+        others = [at for at, message in enumerate(scenario.messages) if at != index and message["role"] != "system"]
+        return rendering.own(index) if all(_own(rendering, scenario, other) is not None for other in others) else None
 
     def cut_dangling_header(self, text: str, scenario: Scenario, *, of_any_role: bool = False) -> str:
         """Cut the text after an answer where the assistant's header starts, which Command-A renders even after the last answer.
@@ -262,6 +320,12 @@ class Renderer:
         """Return a question and an answer, in the scenario's form and with its tools."""
         messages = ({"role": "user", "content": "Query1"}, {"role": "assistant", "content": "Reply1"})
         return Scenario("", tuple(_in_form_of(scenario, message) for message in messages), tools=scenario.tools)
+
+
+def _own(rendering: Rendering, scenario: Scenario, index: int) -> tuple[int, int] | None:
+    own = rendering.own(index)
+    words = [word for word in sentinels(scenario.messages[index]) if word in rendering.text]
+    return own if own is not None and all(word in rendering.text[own[0] : own[1]] for word in words) else None
 
 
 def common_prefix(texts: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ transformers/utils/chat_template_utils.py, transformers 5.24. Transformers itsel
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -15,33 +15,16 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from rolemask.chat_templates.attribution import WRITTEN_FOR, Generation, add_marks, marker_of, read_marks
 from rolemask.errors import ChatError
 from rolemask.markers.source import read_text
 
 Message = dict[str, Any]
 
-# Put around each `generation` block, and taken out after rendering: private-use characters, which no template contains.
-_OPEN, _CLOSE = "\ue0a0", "\ue0a1"
 # Templates with a date must render the same text every day, since renderings are compared.
 _NOW = datetime(2026, 1, 15, 12, 0, 0)
-
-
-class _Generation(jinja2.ext.Extension):
-    """The tag ``{% generation %}``, around what the model generates."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja declares it like this
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-    def _mark(self, caller: Callable[[], str]) -> str:
-        return f"{_OPEN}{caller()}{_CLOSE}"
 
 
 def _raise_exception(message: str) -> None:
@@ -55,7 +38,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separat
 
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[_Generation, jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
@@ -65,7 +48,10 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 @lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
-    return _environment().from_string(source)
+    environment = _environment()
+    tree = environment.parse(source)
+    add_marks(tree)
+    return environment.from_string(tree)
 
 
 class RenderError(ChatError):
@@ -82,10 +68,26 @@ class RenderError(ChatError):
 
 @dataclass(frozen=True)
 class Rendering:
-    """A rendered conversation: the text, and the ranges [start, stop) of it inside `generation` blocks."""
+    """A rendered conversation.
+
+    Attributes:
+        text: The text.
+        generated: The ranges [start, stop) of it inside `generation` blocks.
+        written_for: (start, stop, index of the message) of each piece that was written in a loop over the messages.
+    """
 
     text: str
     generated: tuple[tuple[int, int], ...] = ()
+    written_for: tuple[tuple[int, int, int], ...] = ()
+
+    def own(self, index: int) -> tuple[int, int] | None:
+        """Return the range [start, stop) that was written for message `index`; None if it is not known, or not one piece."""
+        pieces = [(start, stop) for start, stop, of in self.written_for if of == index]
+        written = [piece for piece in pieces if piece[0] < piece[1]]
+        if not written:
+            return pieces[-1] if pieces else None
+        joined = all(before[1] == after[0] for before, after in zip(written, written[1:], strict=False))
+        return (written[0][0], written[-1][1]) if joined else None
 
 
 @dataclass(frozen=True)
@@ -129,28 +131,14 @@ class ChatTemplate:
         Raises:
             ChatError: The template refuses these messages; the error holds its own message.
         """
-        variables = {**self.variables, **options}
+        given = list(messages)
+        variables = {**self.variables, **options, WRITTEN_FOR: marker_of(given)}
         try:
-            text = _compiled(self.source).render(messages=list(messages), tools=tools, add_generation_prompt=prompt, **variables)
-            return _unmark(text)
+            marked = _compiled(self.source).render(messages=given, tools=tools, add_generation_prompt=prompt, **variables)
+            text, generated, written_for = read_marks(marked)
         except Exception as error:  # templates can raise anything
             raise RenderError(self.name, f"{type(error).__name__}: {error}") from error
-
-
-def _unmark(text: str) -> Rendering:
-    parts: list[str] = []
-    generated: list[tuple[int, int]] = []
-    opened: list[int] = []
-    size = 0
-    for char in text if _OPEN in text else ():
-        if char == _OPEN:
-            opened.append(size)
-        elif char == _CLOSE:
-            generated.append((opened.pop(), size))
-        else:
-            parts.append(char)
-            size += 1
-    return Rendering("".join(parts), tuple(generated)) if generated else Rendering(text)
+        return Rendering(text, tuple(generated), tuple(written_for))
 
 
 def templates_of(tokenizer: object) -> list[ChatTemplate]:

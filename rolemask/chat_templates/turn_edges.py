@@ -37,6 +37,8 @@ class _Start:
         rest: The rendered scenario after the last sentinel of the message before.
         prompts: What generation prompts have in that place, in each thinking mode.
         header: The assistant's header.
+        in_history: What the template writes before the words of earlier answers, if that is a header.
+        own: Where what was written for this message starts in `rest`, or None if that is not known.
         opener: The first special token of the header, or an empty text.
         limit: Where the first sentinel of this message or a later one is in `rest`.
     """
@@ -45,6 +47,8 @@ class _Start:
     rest: str
     prompts: tuple[str, ...]
     header: str
+    in_history: str
+    own: int | None
     opener: str
     limit: int
 
@@ -92,12 +96,28 @@ def _after_part_of_prompt(start: _Start) -> int | None:
     """
     longest = max((common_prefix([start.rest, prompt]) for prompt in start.prompts), key=len)
     part = _HEADER_PART.match(longest)
-    if part is None or longest[part.end() :][:1].isalnum():
+    if part is None or longest[part.end() :][:1].isalnum() or (start.own is not None and part.end() < start.own):
         return None
     return part.end()
 
 
-_START_RULES = (_after_whole_prompt, _after_header_without_extra_turn, _after_header_with_extra_white_space, _after_part_of_prompt)
+def _after_header_in_history(start: _Start) -> int | None:
+    """The template writes a header before earlier answers that no prompt has: the header is the one in the history.
+
+    It never looks at `add_generation_prompt` (many rewrites of ChatML), or its prompt has another header.
+    """
+    if start.own is None or not start.in_history or not start.rest.startswith(start.in_history, start.own):
+        return None
+    return start.own + len(start.in_history)
+
+
+_START_RULES = (
+    _after_whole_prompt,
+    _after_header_without_extra_turn,
+    _after_header_with_extra_white_space,
+    _after_part_of_prompt,
+    _after_header_in_history,
+)
 
 
 def find_start(renderer: Renderer, text: str, at: int, scenario: Scenario, index: int) -> int:
@@ -113,14 +133,20 @@ def find_start(renderer: Renderer, text: str, at: int, scenario: Scenario, index
         prompts = renderer.headers_after_question(scenario)
     else:
         prompts = _prompts(renderer, scenario, index)
+    in_history = renderer.header_in_history(scenario)
+    if renderer.lacks_prompt(scenario):  # the prompt that it would have
+        prompts = tuple(prompt + in_history for prompt in prompts) if index else (in_history,)
     if not prompts:
         raise AmbiguousScenarioError(f"the template renders no generation prompt for message {index}")
     rest = text[at:]
+    own = renderer.own(renderer.render(scenario), scenario, index)
     start = _Start(
         index=index,
         rest=rest,
         prompts=prompts,
         header=header,
+        in_history=in_history,
+        own=None if own is None or own[0] < at else own[0] - at,
         opener=openers[0].group() if openers else "",
         limit=_first_of(scenario, index, len(scenario.messages), rest),
     )
@@ -178,8 +204,9 @@ class _Stop:
         token_before_user: The special token after an answer that a question follows.
         closes_answers: Whether the template renders a special token after answers, whatever follows.
         stops_at_next_header: Whether generation stops at the special token that starts the next turn.
-        has_sentinels: Whether the message has any; an empty answer has none.
-        hands_over: Whether no message follows, or one that the model waits for: not another answer, and no system turn.
+        has_words: Whether the message has any; an empty answer has none.
+        is_whole: Whether it is known what was written for this message: it has words, or the template shows it.
+        hands_over: Whether no header follows, or that of a message that the model waits for: not of another answer, nor of a system turn.
     """
 
     common: str
@@ -188,7 +215,8 @@ class _Stop:
     token_before_user: str
     closes_answers: bool
     stops_at_next_header: bool
-    has_sentinels: bool
+    has_words: bool
+    is_whole: bool
     hands_over: bool
 
 
@@ -197,7 +225,7 @@ def _after_own_stop_token(stop: _Stop) -> int | None:
 
     If the template leaves answers open, an empty answer has no text to tell its own tokens from those of the next turn, so it has none.
     """
-    if stop.closes_answers or (stop.has_sentinels and not stop.stops_at_next_header):
+    if stop.closes_answers or (stop.has_words and not stop.stops_at_next_header):
         return stop.stop_token
     return None
 
@@ -216,7 +244,7 @@ def _after_first_token_of_next_turn(stop: _Stop) -> int | None:
     Not if the next turn is another answer or the system's: the model doesn't wait for these. Not if the template closes answers and
     leaves this one open: DeepSeek R1 renders nothing between a call without words and its result.
     """
-    if stop.next_token is None or not stop.hands_over or (stop.closes_answers and stop.has_sentinels):
+    if stop.next_token is None or not stop.hands_over or (stop.closes_answers and stop.is_whole):
         return None
     return stop.next_token[1]
 
@@ -240,8 +268,11 @@ def find_stop(renderer: Renderer, text: str, at: int, start: int, scenario: Scen
     last = max([start, *(position_after(word, text, at) for word in words if word in text[at:])])
     rest = text[last:]
     common = _common(renderer, rest, scenario, index)
-    stop_token = renderer.last_stop_token(common)
     limit = _first_of(scenario, index + 1, index + 2, rest)
+    own = renderer.own(renderer.render(scenario), scenario, index)
+    if own is not None and not words and renderer.find_special_tokens(common[max(own[1] - last, 0) :]):
+        common = common[: max(own[1] - last, 0)]
+    stop_token = renderer.last_stop_token(common)
     later = (match for match in renderer.find_special_tokens(rest) if match.start() >= len(common) and match.end() <= limit)
     next_token = next(later, None)
     stop = _Stop(
@@ -251,10 +282,18 @@ def find_stop(renderer: Renderer, text: str, at: int, start: int, scenario: Scen
         token_before_user=renderer.token_before_user(scenario),
         closes_answers=renderer.closes_answers(scenario),
         stops_at_next_header=renderer.stops_at_next_header(scenario),
-        has_sentinels=bool(words),
-        hands_over=not {after["role"] for after in scenario.messages[index + 1 : index + 2]} & {"assistant", "system"},
+        has_words=bool(words),
+        is_whole=bool(words) or own is not None,
+        hands_over=_hands_over(renderer, rest, scenario, index),
     )
     return last + next(found for rule in _STOP_RULES if (found := rule(stop)) is not None)
+
+
+def _hands_over(renderer: Renderer, rest: str, scenario: Scenario, index: int) -> bool:
+    following = scenario.messages[index + 1 : index + 2]
+    if not following:
+        return renderer.cut_dangling_header(rest, scenario) == rest
+    return following[0]["role"] not in ("assistant", "system")
 
 
 def _common(renderer: Renderer, rest: str, scenario: Scenario, index: int) -> str:

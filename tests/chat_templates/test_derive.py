@@ -124,10 +124,6 @@ def test_a_tokenizers_special_tokens_are_used(small_tokenizer_folder: Path) -> N
         ("{{ raise_exception('never') }}", "does not render three questions and answers: TemplateError: never"),
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "renders nothing but white space before a user's message"),
         ("{% for m in messages %}{{ m.content }}\n\n{% endfor %}", "renders nothing but white space before a user's message"),
-        (
-            LOOP + "<|{{ m.role }}|>\n{{ m.content }}{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}",
-            "renders only white space behind a question",
-        ),
     ],
 )
 def test_why_nothing_can_be_derived(source: str, reason: str) -> None:

@@ -18,6 +18,13 @@ CHATML = (
     LOOP
     + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# The same, but nothing shows which message a piece was written for.
+COLLECTED = (
+    "{% set ns = namespace(text='') %}"
+    + LOOP
+    + "{% set ns.text = ns.text + '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' %}{% endfor %}"
+    + "{{ ns.text }}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 CHATML_TOKENS = ["<|im_start|>", "<|im_end|>"]
 NAMED = {scenario.name: scenario for scenario in SCENARIOS}
 
@@ -238,9 +245,45 @@ def test_start_rule_header_without_extra_turn() -> None:
 
 
 def test_start_rule_part_of_prompt_does_not_cut_words() -> None:
-    source = CHATML.replace("assistant\n{% endif %}", "assistant_now\n{% endif %}")
+    source = COLLECTED.replace("assistant\n{% endif %}", "assistant_now\n{% endif %}")
     with pytest.raises(AmbiguousScenarioError, match="message 1 doesn't start with what the generation prompt contains"):
         regions(source, CHATML_TOKENS, THREE_TURNS)
+
+
+def test_start_rule_header_in_history_of_a_template_with_another_prompt() -> None:
+    source = CHATML.replace("assistant\n{% endif %}", "assistant_now\n{% endif %}")
+    assert regions(source, CHATML_TOKENS, THREE_TURNS) == ["Reply1.<|im_end|>", "Reply2.<|im_end|>", "Reply3.<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    "scenario", [THREE_TURNS, NAMED["answers in a row"], NAMED["an empty answer"], NAMED["an answer that opens the chat"]]
+)
+def test_a_template_without_a_generation_prompt_has_its_header_in_the_history(scenario: Scenario) -> None:
+    without_prompt = CHATML.partition("{% if add_generation_prompt %}")[0]
+    assert regions(without_prompt, CHATML_TOKENS, scenario) == regions(CHATML, CHATML_TOKENS, scenario)
+
+
+def test_of_a_header_in_the_history_the_last_blank_is_the_models() -> None:
+    source = LOOP + "{{ 'Human: ' if m.role == 'user' else 'Robot: ' }}{{ m.content }}</s>\n{% endfor %}"
+    assert regions(source, ["</s>"], THREE_TURNS, eos_token="</s>") == [" Reply1.</s>", " Reply2.</s>", " Reply3.</s>"]
+
+
+def test_what_an_answer_closes_again_is_no_header() -> None:
+    """Hunyuan has no generation prompt, and the model writes <answer> itself."""
+    source = LOOP + "{% if m.role == 'user' %}<s>{{ m.content }}<sep>{% else %}<answer>{{ m.content }}</answer></s>{% endif %}{% endfor %}"
+    assert regions(source, ["<s>", "<sep>", "</s>"], THREE_TURNS, eos_token="</s>")[0] == "<answer>Reply1.</answer></s>"
+
+
+def test_an_empty_answer_that_is_not_rendered_is_not_generated() -> None:
+    """Functionary renders nothing for it: what follows the question is the next question's header."""
+    source = CHATML.replace(LOOP, LOOP + "{% if m.content %}").replace("{% endfor %}", "{% endif %}{% endfor %}", 1)
+    assert regions(source, CHATML_TOKENS, NAMED["an empty answer"]) == ["", "Reply2.<|im_end|>"]
+
+
+def test_a_header_that_is_always_rendered_at_the_end_is_no_stop_token() -> None:
+    """GLM Edge: an answer stops at the user's header, and never at its own."""
+    source = GLM.replace("{% if add_generation_prompt %}<|assistant|>{% endif %}", "<|assistant|>")
+    assert regions(source, GLM_TOKENS, THREE_TURNS) == ["\nReply1.<|user|>", "\nReply2.<|user|>", "\nReply3."]
 
 
 def test_without_a_generation_prompt_a_scenario_is_ambiguous() -> None:
