@@ -10,7 +10,6 @@ A template that copies the messages, or collects its output in a variable, canno
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -33,7 +32,7 @@ class Generation(jinja2.ext.Extension):
 
     tags = {"generation"}  # noqa: RUF012 - Jinja declares it like this
 
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:  # noqa: D102 - Jinja's
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
@@ -74,7 +73,7 @@ def _text(mark: str) -> jinja2.nodes.Node:
 def marker_of(messages: Sequence[object]) -> Callable[..., str]:
     """Return the function that writes the mark of a message: the one of `messages` that a loop's variable holds."""
 
-    def mark(counts: bool, *values: Any) -> str:
+    def mark(counts: bool, *values: object) -> str:
         for value in values:
             if counts and type(value) is int and 0 <= value < len(messages):
                 return f"{_MESSAGE}{value};"

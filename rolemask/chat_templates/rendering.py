@@ -230,7 +230,7 @@ class Renderer:
         return tuple(filter(None, headers))
 
     def lacks_prompt(self, scenario: Scenario) -> bool:
-        """Whether the template writes headers before earlier answers, and nothing for the model to continue: it has no generation prompt."""
+        """Whether the template has no generation prompt: headers before earlier answers, and nothing for the model to continue."""
         turn = self._one_turn_like(scenario)
         written, question = self._written_for_user(turn), turn.through(1)
         if written is None or not self.header_in_history(scenario):

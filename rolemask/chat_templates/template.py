@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Rendering:
         written = [piece for piece in pieces if piece[0] < piece[1]]
         if not written:
             return pieces[-1] if pieces else None
-        joined = all(before[1] == after[0] for before, after in zip(written, written[1:], strict=False))
+        joined = all(before[1] == after[0] for before, after in pairwise(written))
         return (written[0][0], written[-1][1]) if joined else None
 
 

@@ -96,9 +96,12 @@ def _after_part_of_prompt(start: _Start) -> int | None:
     """
     longest = max((common_prefix([start.rest, prompt]) for prompt in start.prompts), key=len)
     part = _HEADER_PART.match(longest)
-    if part is None or longest[part.end() :][:1].isalnum() or (start.own is not None and part.end() < start.own):
+    if part is None or longest[part.end() :][:1].isalnum():
         return None
-    return part.end()
+    own = 0 if start.own is None else start.own
+    # Where the whole header is known to follow, a part of it must be in the prompt.
+    has_header = start.in_history and start.own is not None and start.rest.startswith(start.in_history, own)
+    return part.end() if part.end() >= own + bool(has_header) else None
 
 
 def _after_header_in_history(start: _Start) -> int | None:
