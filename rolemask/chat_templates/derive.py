@@ -5,6 +5,7 @@ The derived set is then compared with the template like any other, and every dis
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +34,16 @@ class DerivedMarkerSet:
     Attributes:
         text: The marker set as YAML.
         markers: The same, loaded.
-        unsettled: What could not be derived, or disagrees with the template; empty if everything agrees. `about` names the scenario or the
+        unsettled: What could not be derived, or disagrees with the template; empty if everything agrees. `about` names the scenarios or the
             part of the set, `problem` says what is wrong, and `str()` has both. `trains_too_much`: the set trains what the model never
             generates.
+        notes: What else is worth knowing, such as that the format has no stop token.
     """
 
     text: str
     markers: MarkerSet
     unsettled: tuple[Unsettled, ...]
+    notes: tuple[str, ...] = ()
 
 
 def derive(source: object, *, name: str = "inferred") -> DerivedMarkerSet:
@@ -78,29 +81,66 @@ def derive_with(finder: GroundTruthFinder, tokenizer: object, *, name: str = "in
     """
     reader = Reader(finder)
     drafts, media = reader.read()
-    text = _to_yaml(name, finder, drafts, media)
-    try:
-        markers = parse_marker_set(read_source(text, f"{name}.yaml"))
-    except MarkerSetError as error:
-        raise ChatError(f"{finder.renderer.template.name}: the derived marker set is malformed: {error}\n{text}") from error
+    text, markers = _parsed(name, finder, drafts, media, reader.notes)
     unsettled = [*reader.unsettled, *(Unsettled("examples", problem.message) for problem in check_examples(markers))]
     try:
         if tokenizer is None:
             results = compare_with_toy_tokenizer(markers, finder.truths)
         else:
             results = compare_labels(rules_for(markers, tokenizer), finder.truths)
-        unsettled += list(_disagreements(list(results)))
+        unsettled = list(_disagreements(list(results))) or unsettled
     except RoleMaskError as error:
         unsettled.append(Unsettled("tokenizer", str(error)))
-    return DerivedMarkerSet(text, markers, tuple(unsettled))
+    return DerivedMarkerSet(text, markers, tuple(unsettled), tuple(dict.fromkeys(reader.notes)))
+
+
+def _parsed(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], media: Sequence[str], notes: list[str]) -> tuple[str, MarkerSet]:
+    """Return the set as YAML and loaded. A marker that the parser refuses is left out, and `notes` say so: user and assistant must stay.
+
+    Raises:
+        ChatError: The parser refuses the markers of user and assistant.
+    """
+    kept = list(drafts)
+    while True:
+        text = _to_yaml(name, finder, kept, media)
+        try:
+            return text, parse_marker_set(read_source(text, f"{name}.yaml"))
+        except MarkerSetError as error:
+            reason = error.problems[0].message
+        # The last of the optional markers without which there is one problem less, or else the last one.
+        optional = [draft for draft in kept if draft.role not in ("user", "assistant")]
+        if not optional:
+            raise ChatError(f"{finder.renderer.template.name}: its headers cannot be markers: {reason}")
+        guilty = next(
+            (draft for draft in reversed(optional) if _is_valid(name, finder, [one for one in kept if one is not draft], media)),
+            optional[-1],
+        )
+        kept.remove(guilty)
+        notes.append(f"{guilty.role}: left out, since {reason}")
+
+
+def _is_valid(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], media: Sequence[str]) -> bool:
+    try:
+        parse_marker_set(read_source(_to_yaml(name, finder, drafts, media), f"{name}.yaml"))
+    except MarkerSetError:
+        return False
+    return True
 
 
 def _disagreements(results: Sequence[ScenarioResult]) -> Iterator[Unsettled]:
     if all(result.status is Status.NOT_SUPPORTED for result in results):
         yield Unsettled("tokenizer", f"nothing could be compared: {results[0].detail}")
+    alike: dict[tuple[str, str], list[ScenarioResult]] = {}
     for result in results:
         if result.difference is not None:
-            yield Unsettled(result.scenario, result.detail, trains_too_much=result.difference.kind == "extra")
+            alike.setdefault((result.difference.kind, _without_words(result.difference.text)), []).append(result)
+    for (kind, _), group in alike.items():
+        yield Unsettled(", ".join(result.scenario for result in group), group[0].detail, trains_too_much=kind == "extra")
+
+
+def _without_words(text: str) -> str:
+    """Return a text without the words of the scenarios, so that the same difference in two of them is the same text."""
+    return re.sub(r"\w+", "", text)
 
 
 def _to_yaml(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], media: Sequence[str]) -> str:
@@ -128,8 +168,9 @@ def _to_yaml(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], medi
     lines.append("source:                              # name it: repository and revision of the chat template")
     lines.append(f"  repository: {_quoted(template.name)}")
     lines.append(f"  note: derived by `rolemask derive` from the template with SHA-256 {template.sha256[:16]}")
-    lines.append("examples:")
-    for truth in _examples(finder):
+    examples = _examples(finder)
+    lines += ["examples:"] if examples else []
+    for truth in examples:
         lines.append(f"  - text: {_quoted(truth.text)}")
         lines.append(f"    trained: {_flow(truth.region_texts)}")
     return "\n".join(lines) + "\n"

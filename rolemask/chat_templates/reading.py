@@ -10,7 +10,17 @@ from typing import Any
 
 from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
 from rolemask.chat_templates.rendering import LOOKS_SPECIAL, AmbiguousScenarioError, UnsupportedScenarioError, common_prefix
-from rolemask.chat_templates.scenarios import IMAGE, REASONING, SYSTEM, THINKING_MODES, THREE_TURNS, TOOLS, Scenario
+from rolemask.chat_templates.scenarios import (
+    ANSWERS_IN_A_ROW,
+    IMAGE,
+    REASONING,
+    SYSTEM,
+    SYSTEM_IN_THE_MIDDLE,
+    THINKING_MODES,
+    THREE_TURNS,
+    TOOLS,
+    Scenario,
+)
 from rolemask.errors import ChatError
 
 _TAG = r"(?:<[^<>\s]+>|\[[^\[\]\s]+\])"
@@ -46,12 +56,16 @@ class Unsettled:
 
 
 class Reader:
-    """Reads the markers off the renderings of one template. What it could not settle is in `unsettled`."""
+    """Reads the markers off the renderings of one template.
+
+    What it could not settle is in `unsettled`; what is worth knowing, and changes no labels, is in `notes`.
+    """
 
     def __init__(self, finder: GroundTruthFinder) -> None:
         self.renderer = finder.renderer
         self.template = finder.renderer.template
         self.unsettled: list[Unsettled] = []
+        self.notes: list[str] = []
         self.eos = str(self.template.variables.get("eos_token") or "")
         self.bos = str(self.template.variables.get("bos_token") or "")
         self._truths = {scenario.name: truth for scenario, truth in finder.truths}
@@ -76,44 +90,49 @@ class Reader:
                 drafts.append(draft)
             else:
                 self._note(draft.role, f"its turns start like those of {same}: {draft.start[0]!r}")
+        if self.assistant.end == ["next_start"]:
+            for draft, scenario, index in ((self.assistant, ANSWERS_IN_A_ROW, 2), (drafts[-1], SYSTEM_IN_THE_MIDDLE, 2)):
+                if draft.role in ("assistant", "system") and isinstance(self._truths[scenario.name], GroundTruth):
+                    form = self.renderer.render_in_accepted_form(scenario)[0]
+                    draft.start += self._with_space(draft.start[0], form, index)[1:]
         drafts += self._spans()
         return drafts + self._other(drafts), self._images()
 
     def _ground_truth(self, scenario: Scenario) -> GroundTruth | None:
         truth = self._truths[scenario.name]
         if isinstance(truth, AmbiguousScenarioError):  # without this scenario, the set could train anything in it
-            self._note(scenario.name, str(truth))
+            unsettled = Unsettled(scenario.name, str(truth))
+            if unsettled not in self.unsettled:
+                self.unsettled.append(unsettled)
         return None if isinstance(truth, UnsupportedScenarioError) else truth
 
-    def _note(self, about: str, problem: str) -> None:
-        unsettled = Unsettled(about, problem)
-        if unsettled not in self.unsettled:
-            self.unsettled.append(unsettled)
+    def _note(self, about: str, what: str) -> None:
+        self.notes.append(f"{about}: {what}")
 
     # --- the turns of user and assistant
 
     def _read_turns(self) -> None:
         text, regions = self.plain.text, self.plain.regions
-        accepted = self.renderer.render_in_accepted_form(THREE_TURNS)[0]
-        self.has_own_stop = not self.renderer.stops_at_next_header(accepted)
+        self.accepted = self.renderer.render_in_accepted_form(THREE_TURNS)[0]
+        self.has_own_stop = not self.renderer.stops_at_next_header(self.accepted)
         queries = [text.index(f"Query{number}?") for number in (1, 2, 3)]
         replies = [_end_of(text, f"Reply{number}.") for number in (1, 2, 3)]
         stops = [text[reply:stop].strip() for reply, (_, stop) in zip(replies, regions, strict=True)]
         stops = list(dict.fromkeys(filter(None, stops)))
-        user_start = self._user_start(queries, replies)
-        user_end, header = self.renderer.user_end_and_header(accepted)
+        user_starts = self._user_starts(queries, replies, closed=bool(stops))
+        user_end, header = self.renderer.user_end_and_header(self.accepted)
         if header:
-            self.user = _turn("user", user_start, self._end(user_end))
+            self.user = _turn("user", user_starts, self._end(user_end))
             gaps = [text[_end_of(text, f"Query{number}?") : start] for number, (start, _) in enumerate(regions, start=1)]
             starts = [gap.removeprefix(user_end) for gap in gaps if gap.startswith(user_end)] + self._headers_in_prompts(user_end)
         else:  # one marker ends the user's turn and starts the assistant's (Mistral)
-            starts = [user_end.strip()]
+            starts = [user_end.lstrip()]
             if not starts[0]:
                 raise ChatError(
                     f"{self.template.name}: renders only white space behind a question, so nothing shows where the answer starts"
                 )
-            self.user = Draft("user", [user_start], starts, {"include_end": False})
-        self.assistant = Draft("assistant", list(dict.fromkeys(filter(None, starts))), stops)
+            self.user = Draft("user", user_starts, starts, {"include_end": False})
+        self.assistant = Draft("assistant", _short(starts), stops)
         if not header:
             self.assistant.extra["unanswered"] = "user"
         if not stops:
@@ -121,25 +140,41 @@ class Reader:
             self._note("stop token", "the template renders none after an answer, so none is trained")
         elif self.has_own_stop and stops == [self.eos]:
             self.assistant.end = ["eos_token"]
-        elif user_start.startswith(stops[0]):
+        elif user_starts[0].startswith(stops[0]):
             # The stop token starts the next turn; turns of other roles may start with another one.
             self.assistant.extra["rewind"] = True
 
-    def _user_start(self, queries: Sequence[int], replies: Sequence[int]) -> str:
-        """Return what the user's headers have in common, given where the questions start and the answers end.
+    def _user_starts(self, queries: Sequence[int], replies: Sequence[int], *, closed: bool) -> list[str]:
+        """Return the user's headers, given where the questions start and the answers end; `closed`: answers have a stop token.
 
         White space alone is no header. Where a template puts a preamble before the first question, the later ones have to do.
         """
         text, regions = self.plain.text, self.plain.regions
+        own = [self.renderer.own(self.renderer.render(self.accepted), self.accepted, index) for index in (0, 2, 4)]
         after_stops = [text[stop:query] for (_, stop), query in zip(regions, queries[1:], strict=False)]
         after_answers = [text[reply:query] for reply, query in zip(replies, queries[1:], strict=False)]
-        # A header follows the stop token, or the answer if the header is the stop token.
-        for later in (after_stops, after_answers) if self.has_own_stop else (after_answers,):
+        written = [text[place[0] : query] for place, query in zip(own, queries, strict=True) if place is not None]
+        # Known is best. Else a header follows the stop token, or the answer if the header is the stop token.
+        befores = [written[1:]] if len(written) == len(own) else [after_stops, after_answers] if self.has_own_stop else [after_answers]
+        for later in befores:
             for headers in ([text[: queries[0]], *later], later):
-                found = self._without_bos(_common_suffix(headers))
-                if found.strip():
-                    return found
+                found = _common_suffix(headers)
+                start = self._without_bos(found)
+                if start.strip():
+                    return [start] if closed else self._with_space(start, self.accepted, 2)
+                if self.bos and found.strip() == self.bos:
+                    return [found.lstrip()]  # BOS begins each question (KULLM 3, Hunyuan)
         raise ChatError(f"{self.template.name}: renders nothing but white space before a user's message, so the user's turn has no header")
+
+    def _with_space(self, start: str, scenario: Scenario, index: int) -> list[str]:
+        """Return a header alone and with the white space that is written for message `index` before it.
+
+        Where answers have no stop token, this white space is not the answer's either.
+        """
+        rendering = self.renderer.render(scenario)
+        own = self.renderer.own(rendering, scenario, index)
+        before = "" if own is None else rendering.text[own[0] : own[1]].partition(start)[0]
+        return [start] if not before or before.strip() else [start, before + start]
 
     def _tails(self) -> list[tuple[str, str]]:
         """Return what follows a question with the generation prompt and without it, in each thinking mode."""
@@ -171,10 +206,10 @@ class Reader:
     def _special_tokens_in(self, text: str) -> list[str]:
         return [match.group() for match in self.renderer.find_special_tokens(text)]
 
-    def _without_bos(self, header: str) -> str:
+    def _without_bos(self, header: str, *, keep_space: bool = False) -> str:
         """Cut the BOS token and white space before a header."""
         header = header.removeprefix(self.bos) if self.bos else header
-        return header.lstrip() or header
+        return header if keep_space else header.lstrip() or header
 
     # --- the other roles
 
@@ -191,7 +226,7 @@ class Reader:
         if len(self._special_tokens_in(start)) > 2 or len(start) > _LONG:
             # The template has a default preamble: look for a header like the user's in it.
             start = self._like_user(start) or start
-        return [_turn("system", start, self._end(after.removesuffix(self.user.start[0])))]
+        return [_turn("system", [start], self._end(after.removesuffix(self.user.start[0])))]
 
     def _like_user(self, text: str) -> str | None:
         """Return the first header in `text` that is the user's with another word in place of ``user``, or None."""
@@ -225,7 +260,7 @@ class Reader:
         if not self.has_own_stop and not header.startswith(stop):
             header = stop + header  # the call stops at the header
         if next_header is not None:
-            return [_turn("tool", header, self._end(after.removesuffix(next_header)))]
+            return [_turn("tool", [header], self._end(after.removesuffix(next_header)))]
         marker = next(reversed(self._special_tokens_in(after)), "")
         if not marker:
             self._note("tool", f"the end of a tool result is unclear: {after!r}")
@@ -341,8 +376,14 @@ class Reader:
         return list(dict.fromkeys(found))
 
 
-def _turn(role: str, start: str, end: list[str]) -> Draft:
-    return Draft(role, [start], end, {"include_end": False} if end == ["next_start"] else {})
+def _turn(role: str, starts: list[str], end: list[str]) -> Draft:
+    return Draft(role, starts, end, {"include_end": False} if end == ["next_start"] else {})
+
+
+def _short(starts: Sequence[str]) -> list[str]:
+    """Return the headers without those that only one prompt has, with a text of its own behind the header: rewrites of templates."""
+    found = list(dict.fromkeys(filter(None, starts)))
+    return [start for start in found if len(start) <= _LONG] or found[:1]
 
 
 def _end_of(text: str, words: str) -> int:

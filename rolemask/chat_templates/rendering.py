@@ -26,6 +26,7 @@ LOOKS_SPECIAL = re.compile(
 )
 
 _TAG = re.compile(r"<\w+>|\[[A-Z]+\]")
+_EMPTY_BLOCK = re.compile(r"<(\w+)>\s*</\1>")
 
 
 class UnsupportedScenarioError(Exception):
@@ -277,20 +278,21 @@ class Renderer:
     def header_in_history(self, scenario: Scenario) -> str:
         """Return what the template writes for an answer before its words; empty if that is not known, or no header.
 
-        What is closed again is no header: Hunyuan writes `<answer>` and `</answer>` around an answer.
+        What is closed again is no header: Hunyuan writes `<answer>` and `</answer>` around an answer. A tag around questions too is one.
         """
         turn = replace(self._one_turn_like(scenario), options=scenario.options)
         try:
             rendering = self.render(turn)
         except RenderError:
             return ""
-        own = self.own(rendering, turn, 1)
-        if own is None:
+        question, answer = (self.own(rendering, turn, index) for index in (0, 1))
+        if question is None or answer is None:
             return ""
-        before, _, after = rendering.text[own[0] : own[1]].partition("Reply1")
-        closed = any(f"{tag[0]}/{tag[1:]}" in before + after for tag in _TAG.findall(before))
+        before, _, after = rendering.text[answer[0] : answer[1]].partition("Reply1")
+        own_tags = set(_TAG.findall(before)) - set(_TAG.findall(rendering.text[question[0] : question[1]]))
+        closed = any(f"{tag[0]}/{tag[1:]}" in after for tag in own_tags)
         # The model writes the blank that its first word begins with.
-        return "" if closed or not before.strip() else before.removesuffix(" ")
+        return "" if closed or not _EMPTY_BLOCK.sub("", before).strip() else before.removesuffix(" ")
 
     def own(self, rendering: Rendering, scenario: Scenario, index: int) -> tuple[int, int] | None:
         """Return the range [start, stop) of a text that was written for message `index`, if that is known: it has all its words.

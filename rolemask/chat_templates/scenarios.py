@@ -110,14 +110,18 @@ IMAGE = Scenario(
     "image",
     (_user([{"type": "image"}, {"type": "text", "text": "Query1?"}]), _assistant("Reply1."), _user("Query2?"), _assistant("Reply2.")),
 )
+ANSWERS_IN_A_ROW = Scenario(
+    "answers in a row", (_user("Query1."), _assistant("Reply1."), _assistant("Reply2."), _user("Query2."), _assistant("Reply3."))
+)
+SYSTEM_IN_THE_MIDDLE = Scenario(
+    "a system turn in the middle",
+    (_user("Query1?"), _assistant("Reply1."), _system("Order1."), _user("Query2?"), _assistant("Reply2.")),
+)
 # Chats in which questions and answers do not simply alternate.
 UNEVEN: tuple[Scenario, ...] = (
     Scenario("two questions in a row", (_user("Query1?"), _user("Query2?"), _assistant("Reply1."))),
     Scenario("two questions, an answer, a question", (_user("Query1?"), _user("Query2?"), _assistant("Reply1."), _user("Query3?"))),
-    Scenario(
-        "a system turn in the middle",
-        (_user("Query1?"), _assistant("Reply1."), _system("Order1."), _user("Query2?"), _assistant("Reply2.")),
-    ),
+    SYSTEM_IN_THE_MIDDLE,
     Scenario("an answer that opens the chat", (_assistant("Reply1."), _user("Query1?"), _assistant("Reply2."))),
     _plain("a question at the end", "Query1?", "Reply1.", "Query2?"),
 )
@@ -133,7 +137,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     _plain("blanks at the edges", "  Query1  ", " Reply1 ", " Query2", "   Reply2   "),
     _plain("punctuation at the edges", "...Query1?!", "...Reply1?", "-Query2", "- Reply2\n- b."),
     _plain("an empty answer", "Query1.", "", "Query2.", "Reply2."),
-    Scenario("answers in a row", (_user("Query1."), _assistant("Reply1."), _assistant("Reply2."), _user("Query2."), _assistant("Reply3."))),
+    ANSWERS_IN_A_ROW,
     TOOLS,
     _tools(
         "two tool results",
