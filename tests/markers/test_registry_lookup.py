@@ -28,10 +28,10 @@ def write(tmp_path: Path) -> Write:
 
 
 def test_a_folder_of_ones_own_wins_over_the_built_in_one(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, named = write("given", "gemma4"), write("named", "gemma4", "gemma-4")
+    given, named = write("given", "gemma4"), write("named", "gemma4", "diffusion_gemma")
     monkeypatch.setenv(FOLDERS_VARIABLE, str(named.parent))
     assert load("gemma4").origin == str(named)
-    assert load("gemma-4").origin == str(named)  # the alias of the file whose place it takes
+    assert load("diffusion-gemma").origin == str(named)  # the alias of the file whose place it takes
     assert load("gemma4", registry=given.parent).origin == str(given)
     assert available().count("gemma4") == 1
     assert named in registered()
