@@ -63,7 +63,7 @@ def load(name: str | Path, *, registry: str | Path | None = None) -> MarkerSet:
     if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or (os.sep in text and Path(text).is_file()):
         return load_file(Path(name))
     if "/" in text or os.sep in text:
-        return load_by_model(text, registry=registry)
+        return _load_by_model(text, registry)
     index = _index(_levels(registry))
     if fold(text) not in index:
         raise UnknownMarkerSetError(_unknown(text, index, len(available(registry=registry))))
@@ -76,24 +76,24 @@ def load(name: str | Path, *, registry: str | Path | None = None) -> MarkerSet:
     return load_file(first.path)
 
 
-def load_by_model(model: str, *, registry: str | Path | None = None) -> MarkerSet:
-    """Load the marker set that lists a hub id in its `match.model_id`. Case doesn't count; an id in full wins over one with a ``*``.
-
-    Raises:
-        UnknownMarkerSetError: No marker set has this id, or several have.
-        MarkerSetError: The file is malformed.
-    """
-    having = [path for path in registered(registry) if any(fnmatchcase(model.lower(), one.lower()) for one in _model_ids(path))]
-    in_full = [path for path in having if model.lower() in map(str.lower, _model_ids(path))]
-    found = in_full or having
+def _load_by_model(model: str, registry: str | Path | None) -> MarkerSet:
+    found = sets_of_model(model, registry=registry)
     if not found:
         raise UnknownMarkerSetError(
             f"no marker set names the model {model!r}, and there is no such file. "
-            f"rolemask.detect(tokenizer) compares the tokenizer's chat template with every set; rolemask.detect({model!r}) loads it first"
+            f"rolemask.detect(tokenizer) finds the set that follows its chat template; rolemask.detect({model!r}) loads the tokenizer too"
         )
     if len(found) > 1:
         raise UnknownMarkerSetError(f"several marker sets name the model {model!r}: {_listed(found)}. rolemask.detect(tokenizer) decides")
     return load_file(found[0])
+
+
+def sets_of_model(model: str, *, registry: str | Path | None = None) -> list[Path]:
+    """Return the files that list a hub id in `match.model_id`. Case doesn't count; ids in full win over those with a ``*``."""
+    asked = model.lower()
+    having = [path for path in registered(registry) if any(fnmatchcase(asked, one.lower()) for one in _model_ids(path))]
+    in_full = [path for path in having if asked in map(str.lower, _model_ids(path))]
+    return in_full or having
 
 
 def load_file(path: Path) -> MarkerSet:
