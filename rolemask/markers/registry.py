@@ -211,11 +211,11 @@ def _clash(name: _Name, other: _Name) -> Problem:
 def _unknown(text: str, index: dict[str, list[_Name]], known: int) -> str:
     """Return the message for an unknown name. It proposes nothing of another version as if that were meant."""
     names = [name for entries in index.values() for name in entries]
-    if close := nearest(text, [name.spelling for name in names]):
-        hint = f"Did you mean {close!r}? "
+    if versions := other_versions(text, sorted({name.path.stem for name in names})):
+        hint = f"Other versions are other formats: {', '.join(versions)}. "
     else:
-        versions = other_versions(text, [name.path.stem for name in names])
-        hint = f"Other versions are other formats: {', '.join(sorted(set(versions)))}. " if versions else ""
+        close = nearest(text, [name.spelling for name in names])
+        hint = f"Did you mean {close!r}? " if close else ""
     return f"no marker set {text!r} among the {known} known. {hint}See `rolemask list`, or use rolemask.detect(tokenizer)"
 
 
