@@ -1,4 +1,4 @@
-"""Write the pages that are made from the registry: docs/models.md, docs/differences.md, docs/undecidable.md.
+"""Write the pages that are made from the registry: docs/models.md, names.md, differences.md, undecidable.md.
 
     python docs/generate.py           write them
     python docs/generate.py --check   exit 1 if one is stale
@@ -13,9 +13,9 @@ FOLDER = Path(__file__).parent
 # The tests make the same comparisons as the page of differences, and damage the same chats as that of what is undecidable.
 sys.path.insert(0, str(FOLDER.parent / "tests" / "helpers"))
 
-from pages import COMMAND, differences, models, undecidable  # noqa: E402
+from pages import COMMAND, differences, models, names, undecidable  # noqa: E402
 
-PAGES = {"models.md": models.page, "differences.md": differences.page, "undecidable.md": undecidable.page}
+PAGES = {"models.md": models.page, "names.md": names.page, "differences.md": differences.page, "undecidable.md": undecidable.page}
 
 
 def write() -> int:

@@ -4,7 +4,7 @@
 
     RoleMaskError
     ├── MarkerSetError(ValueError)            a YAML file, a proofs file or a `role_boundaries` list is malformed; see `.problems`
-    ├── UnknownMarkerSetError(LookupError)    no marker set has this name
+    ├── UnknownMarkerSetError(LookupError)    no marker set has this name or model id, or several have
     ├── UndetectedError(LookupError)          no marker set fits this model
     ├── FileReadError(OSError)                a file cannot be read
     ├── TokenizerMismatchError(ValueError)    the markers do not exist in this tokenizer; `.missing` lists special tokens
@@ -72,7 +72,7 @@ class MarkerSetError(RoleMaskError, ValueError):
 
 
 class UnknownMarkerSetError(RoleMaskError, LookupError):
-    """No marker set has this name."""
+    """No marker set has this name or model id, or several formats have it."""
 
 
 class UndetectedError(RoleMaskError, LookupError):

@@ -20,6 +20,8 @@ def page() -> str:
         "",
         f"{len(sets)} marker sets. Written by `{COMMAND}` from [registry/](../registry): change the files there.",
         "",
+        "In names, case, `-`, `_`, `.` and blanks don't count. [names.md](names.md) lists what other projects call the formats.",
+        "",
         "*Verified on*: the number of chat templates with a proof, and the real tokenizers among the proofs.",
         "*Masks more*: the roles in which a set masks, on purpose, what the model generates; its file says why.",
         "`rolemask verify NAME --tokenizer ORG/MODEL` verifies a set on your model.",

@@ -12,11 +12,12 @@ from typing import Any, get_args
 from rolemask.chat_templates.compare import Difference, Status, compare_labels
 from rolemask.chat_templates.derive import derive, derive_with
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
+from rolemask.chat_templates.loading import load_processor
 from rolemask.chat_templates.rendering import guess_special_tokens
 from rolemask.chat_templates.template import ChatTemplate, templates_of
-from rolemask.errors import RoleMaskError, UndetectedError, UnsupportedTokenizerError
+from rolemask.errors import ChatError, RoleMaskError, UndetectedError, UnsupportedTokenizerError
 from rolemask.markers.proofs import proven_hashes
-from rolemask.markers.registry import glance, load_file, registered
+from rolemask.markers.registry import glance, load_file, registered, sets_of_model
 from rolemask.markers.spec import MarkerSet
 from rolemask.masking.policy import choice
 from rolemask.matching.compiler import compile_rules, single_id
@@ -121,7 +122,9 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
     model id, the model type, the processor's class. Without a chat template, only these names count.
 
     Args:
-        processor: A processor or tokenizer. A model or its configuration works too, but says less.
+        processor: A processor or tokenizer, or a hub id or folder, from which Transformers loads it. If that can't be loaded, as without a
+            network, a set that names the id is returned with a warning: no chat template was compared. A model or its configuration works
+            too, but says less.
         fallback: What to do if no set fits. None raises. ``"derive"`` derives a set from the chat template, and warns about what could not
             be derived, or is lost. ``"media"`` returns a set without roles, which trains everything except media and padding, and warns.
 
@@ -130,9 +133,16 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
             where it differs.
         ChatError: The chat template is no text; or `fallback="derive"`, and nothing can be derived.
         PolicyError: An unknown fallback.
+        MissingExtraError: A hub id or folder was given, and Transformers is not installed.
     """
     if fallback is not None:
         choice("fallback", fallback, get_args(Fallback))
+    if isinstance(processor, str | Path):
+        name = str(processor)
+        try:
+            processor = load_processor(name, needed_for=f"detect({name!r})")
+        except ChatError as error:
+            return _find_by_id(name, error)
     identity = _identify(processor)
     try:
         found = _find(identity)
@@ -158,6 +168,20 @@ def detect(processor: object, *, fallback: Fallback | None = None) -> MarkerSet:
         logger.warning("%s: %s EVERYTHING EXCEPT MEDIA AND PADDING IS TRAINED, user messages too", identity.name, reason)
         return _media_only(processor, identity)
     raise UndetectedError(f"{identity.name}: {reason} `rolemask new` starts a file; fallback='derive' derives a set from the chat template")
+
+
+def _find_by_id(model: str, error: ChatError) -> MarkerSet:
+    """Return the set that names a hub id whose tokenizer cannot be loaded.
+
+    Raises:
+        UndetectedError: No set names it, or several do.
+    """
+    found = sets_of_model(model)
+    if len(found) != 1:
+        named = f"several marker sets name it: {', '.join(path.stem for path in found)}" if found else "no marker set names it"
+        raise UndetectedError(f"{error}; and {named}") from error
+    logger.warning("%s. The marker set is %r by the model's name alone: its chat template was not compared", error, found[0].stem)
+    return load_file(found[0])
 
 
 def nearest_set(vocabulary: Vocabulary) -> str | None:

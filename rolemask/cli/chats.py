@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rolemask.errors import ChatError, require
+from rolemask.errors import ChatError
 from rolemask.markers.source import read_text
 from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
 from rolemask.matching.toy_tokenizer import DEFAULT_EOS
@@ -80,24 +80,6 @@ def render_with_tokenizer(chat: Chat, tokenizer: "PreTrainedTokenizerBase") -> l
         raise ChatError(f"the chat template of {tokenizer.name_or_path} refuses this chat: {error}") from error
     # The template writes BOS itself, so nothing is added here.
     return list(tokenizer.encode(text, add_special_tokens=False))
-
-
-def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """Load a tokenizer of Transformers from a hub id or a folder.
-
-    Raises:
-        MissingExtraError: Transformers is not installed.
-        ChatError: There is no tokenizer of this name.
-    """
-    transformers = require("transformers", extra="hf", needed_for="--tokenizer")
-    try:
-        tokenizer: PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()
-        raise ChatError(
-            f"cannot load the tokenizer {name!r}, neither as a folder nor from the hub: {reason[0] if reason else error!r}"
-        ) from error
-    return tokenizer
 
 
 def render_with_markers(chat: Chat, markers: MarkerSet) -> str:

@@ -16,9 +16,10 @@ from rich.text import Text
 
 import rolemask
 from rolemask.chat_templates.derive import derive
+from rolemask.chat_templates.loading import load_tokenizer
 from rolemask.chat_templates.verify import Verification, verify, write_verified
 from rolemask.check import check_files
-from rolemask.cli.chats import Chat, load_tokenizer, read_chats, render_with_markers, render_with_tokenizer
+from rolemask.cli.chats import Chat, read_chats, render_with_markers, render_with_tokenizer
 from rolemask.cli.html import to_html
 from rolemask.errors import ChatError, FileReadError, RoleMaskError
 from rolemask.markers.registry import available, load
@@ -80,7 +81,7 @@ def list_() -> None:
 @click.argument("name")
 @_tokenizer_option
 def show(name: str, tokenizer: str | None) -> None:
-    """Show the markers of NAME (a name, an alias, or a YAML file), with their ids in a tokenizer."""
+    """Show the markers of NAME (a name, an alias, a model's hub id, or a YAML file), with their ids in a tokenizer."""
     markers = load(name)
     encode: Callable[[str], Sequence[int]] | None = None
     if tokenizer is not None:
@@ -139,7 +140,7 @@ def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: boo
     """Verify the marker set NAME against a model's own chat template. Exit 1 on a difference.
 
     Without --template, the tokenizer's own template is used; without --tokenizer, a small tokenizer made from the set's special tokens.
-    With neither, the tokenizer of the first model that the set names.
+    With neither, the tokenizer of the first model that the set names; standard error says which.
     """
     markers = load(name)
     if tokenizer is None and not files:
@@ -147,6 +148,7 @@ def verify_(name: str, tokenizer: str | None, files: tuple[str, ...], write: boo
         if not named:
             raise ChatError(f"{markers.name!r} names no model: pass --tokenizer ID|FOLDER, or --template FILE")
         tokenizer = named[0]
+        click.echo(f"with the tokenizer of {tokenizer}, the first model that {markers.name!r} names", err=True)
     loaded = None if tokenizer is None else load_tokenizer(tokenizer)
     found = [one for file in files or (None,) for one in verify(markers, loaded, None if file is None else Path(file))]
     console = Console()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rolemask.errors import Problem, did_you_mean
+from rolemask.markers.names import fold
 from rolemask.markers.source import KeyPath, Source, as_list
 from rolemask.markers.spec import EndWord, Marker, Pattern, TokenIds
 
@@ -25,10 +26,17 @@ def name_differs_from_file(source: Source, markers: PlacedMarkers) -> Iterator[P
 
 
 def alias_is_the_name(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
-    """Find an alias that says nothing new."""
+    """Find an alias that says nothing new: the name, or another alias, spelled again."""
     name = source.data["name"]
-    if name in source.data.get("aliases", ()):
-        yield source.problem(("aliases",), f"the alias {name!r} is the name itself", "remove it")
+    known = {fold(name): name}
+    for key in ("aliases", "also_called"):
+        for index, alias in enumerate(source.data.get(key, ())):
+            if alias == name:
+                yield source.problem((key,), f"the alias {name!r} is the name itself", "remove it")
+            elif fold(alias) in known:
+                message = f"the alias {alias!r} is {known[fold(alias)]!r} again"
+                yield source.problem((key, index), message, "remove it: case, `-`, `_` and `.` don't count in names")
+            known.setdefault(fold(alias), alias)
 
 
 def unused_role_name(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:

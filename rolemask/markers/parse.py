@@ -38,6 +38,7 @@ def parse_marker_set(source: Source) -> MarkerSet:
         title=data.get("title", data["name"]),
         markers=tuple(marker for _, marker in markers),
         aliases=tuple(data.get("aliases", ())),
+        also_called=tuple(data.get("also_called", ())),
         special_tokens=tuple(data.get("special_tokens", ())),
         eos_token=data.get("eos_token"),
         document_start=document_start,

@@ -1,7 +1,9 @@
-"""Finds the file of a marker set, by name, alias or path: in your folders, the built-in registry, installed packages."""
+"""Finds the file of a marker set, by name, alias, model id or path: in your folders, the built-in registry, installed packages."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -10,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from rolemask.errors import FileReadError, MarkerSetError, Place, Problem, UnknownMarkerSetError, did_you_mean
+from rolemask.errors import FileReadError, MarkerSetError, Place, Problem, UnknownMarkerSetError
 from rolemask.markers.folders import data_folder
+from rolemask.markers.names import fold, nearest, other_versions
 from rolemask.markers.parse import parse_marker_set
 from rolemask.markers.source import read_source, read_text
 from rolemask.markers.spec import MarkerSet
@@ -26,34 +29,71 @@ ENTRY_POINTS = "rolemask.marker_sets"
 _QUICK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+@dataclass(frozen=True)
+class _Name:
+    """One name of a file. `shared`: other formats are called so too, so that it alone says nothing."""
+
+    spelling: str
+    path: Path
+    shared: bool = False
+
+
 def load(name: str | Path, *, registry: str | Path | None = None) -> MarkerSet:
-    """Load a marker set by name, alias or path to a YAML file.
+    """Load a marker set by name or alias, by the hub id of a model, or by the path to a YAML file.
 
     >>> import rolemask
-    >>> rolemask.load("gemma-4").name
+    >>> rolemask.load("Gemma-4").name
     'gemma4'
+    >>> rolemask.load("Qwen/Qwen3-0.6B").name
+    'qwen3'
+
+    In names, case, ``-``, ``_``, ``.`` and blanks don't count. What ends with ``.yaml`` or ``.yml`` is a path; anything else with a slash
+    is a file, if there is one, or else a hub id, which the set must list in `match.model_id`.
 
     Names are looked up in the folder `registry`, then in the folders of the environment variable ROLEMASK_REGISTRY, then in the built-in
     registry and in installed packages (entry points `rolemask.marker_sets`). A file replaces any later one of the same name. Apart from
     that, two files must not share a name or alias.
 
     Raises:
-        UnknownMarkerSetError: No marker set has this name.
+        UnknownMarkerSetError: No marker set has this name or model id; or several have, and the message lists them.
         MarkerSetError: The file is malformed, or another file has the same name; lists every problem.
         FileReadError: The file or folder cannot be read.
     """
     text = str(name)
-    if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or os.sep in text:
+    if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or (os.sep in text and Path(text).is_file()):
         return load_file(Path(name))
+    if "/" in text or os.sep in text:
+        return _load_by_model(text, registry)
     index = _index(_levels(registry))
-    if text not in index:
-        known = available(registry=registry)
-        hint = did_you_mean(text, index)
-        raise UnknownMarkerSetError(f"no marker set {text!r} among the {len(known)} known. {_sentence(hint)}See `rolemask list`")
-    path, *others = index[text]
+    if fold(text) not in index:
+        raise UnknownMarkerSetError(_unknown(text, index, len(available(registry=registry))))
+    first, *others = index[fold(text)]
+    if first.shared and all(other.shared for other in others):
+        formats = _listed(one.path for one in (first, *others))
+        raise UnknownMarkerSetError(f"several formats are called {text!r}: {formats}. Load one of them, or use rolemask.detect(tokenizer)")
     if others:
-        raise MarkerSetError([_clash(text, other, path) for other in others])
-    return load_file(path)
+        raise MarkerSetError([_clash(other, first) for other in others])
+    return load_file(first.path)
+
+
+def _load_by_model(model: str, registry: str | Path | None) -> MarkerSet:
+    found = sets_of_model(model, registry=registry)
+    if not found:
+        raise UnknownMarkerSetError(
+            f"no marker set names the model {model!r}, and there is no such file. "
+            f"rolemask.detect(tokenizer) finds the set that follows its chat template; rolemask.detect({model!r}) loads the tokenizer too"
+        )
+    if len(found) > 1:
+        raise UnknownMarkerSetError(f"several marker sets name the model {model!r}: {_listed(found)}. rolemask.detect(tokenizer) decides")
+    return load_file(found[0])
+
+
+def sets_of_model(model: str, *, registry: str | Path | None = None) -> list[Path]:
+    """Return the files that list a hub id in `match.model_id`. Case doesn't count; ids in full win over those with a ``*``."""
+    asked = model.lower()
+    having = [path for path in registered(registry) if any(fnmatchcase(asked, one.lower()) for one in _model_ids(path))]
+    in_full = [path for path in having if asked in map(str.lower, _model_ids(path))]
+    return in_full or having
 
 
 def load_file(path: Path) -> MarkerSet:
@@ -111,12 +151,12 @@ def _files_by_precedence(levels: Sequence[Sequence[Path]]) -> Iterator[Path]:
         taken |= {path.stem for path in files}
 
 
-def _index(levels: Sequence[Sequence[Path]]) -> dict[str, list[Path]]:
-    """Return name or alias -> the files that have it: one, unless they clash. A broken file must not hide the others."""
-    index: dict[str, list[Path]] = {}
+def _index(levels: Sequence[Sequence[Path]]) -> dict[str, list[_Name]]:
+    """Return folded name -> who has it: one, unless they clash or share it. A broken file must not hide the others."""
+    index: dict[str, list[_Name]] = {}
     for path in dict.fromkeys(_files_by_precedence(levels)):
-        for name in _names(path):
-            index.setdefault(name, []).append(path)
+        for key, name in _names(path).items():
+            index.setdefault(key, []).append(name)
     return index
 
 
@@ -124,36 +164,61 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
-def _names(path: Path) -> list[str]:
-    aliases = glance(path).get("aliases")
-    given = [alias for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else []
-    return list(dict.fromkeys([path.stem, *given]))
+def _names(path: Path) -> dict[str, _Name]:
+    """Return folded name -> name, of all that a file has."""
+    own = [_Name(name, path) for name in (path.stem, *_texts(glance(path).get("aliases")))]
+    shared = [_Name(name, path, shared=True) for name in _texts(glance(path).get("also_called"))]
+    return {fold(name.spelling): name for name in reversed([*own, *shared])}
+
+
+def _model_ids(path: Path) -> list[str]:
+    match = glance(path).get("match")
+    return _texts(match.get("model_id")) if isinstance(match, dict) else []
+
+
+def _texts(found: object) -> list[str]:
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
 def clashes(paths: Sequence[Path]) -> list[Problem]:
     """Return a problem for every name or alias that two of the files share, or a file and the built-in registry.
 
-    A file with the name of a built-in one replaces it, and may have its aliases too.
+    A file with the name of a built-in one replaces it, and may have its aliases too. Names in `also_called` are there to be shared, but
+    must not be another's name or alias.
     """
     replaced = {path.stem for path in paths}
     built_in = [path for path in _files(data_folder("registry")) if path.stem not in replaced]
-    owners = {name: path for path in built_in for name in _names(path)}
+    owners = {key: name for path in built_in for key, name in _names(path).items()}
     problems = []
     for path in paths:
-        for name in _names(path):
-            other = owners.setdefault(name, path)
-            if other.resolve() != path.resolve():
-                problems.append(_clash(name, path, other))
+        for key, name in _names(path).items():
+            other = owners.setdefault(key, name)
+            if other.path.resolve() != path.resolve() and not (name.shared and other.shared):
+                problems.append(_clash(name, other))
     return problems
 
 
-def _clash(name: str, path: Path, other: Path) -> Problem:
-    message, hint = f"the name {name!r} is used by {other} too", "rename one of them"
+def _clash(name: _Name, other: _Name) -> Problem:
+    spelled = "" if name.spelling == other.spelling else f", as {other.spelling!r}"
+    message = f"the name {name.spelling!r} is used by {other.path} too{spelled}"
+    hint = "rename one of them" if name.shared == other.shared else "if both formats are called so, put it under `also_called` in both"
     try:
-        return read_source(read_text(path), str(path)).problem(("aliases",), message, hint)
+        return read_source(read_text(name.path), str(name.path)).problem(("also_called" if name.shared else "aliases",), message, hint)
     except (MarkerSetError, FileReadError):
-        return Problem(Place(str(path), 1, 1), message, hint)
+        return Problem(Place(str(name.path), 1, 1), message, hint)
 
 
-def _sentence(hint: str) -> str:
-    return f"{hint[0].upper()}{hint[1:]} " if hint else ""
+def _unknown(text: str, index: dict[str, list[_Name]], known: int) -> str:
+    """Return the message for an unknown name. It proposes nothing of another version as if that were meant."""
+    names = [name for entries in index.values() for name in entries]
+    if versions := other_versions(text, sorted({name.path.stem for name in names})):
+        hint = f"Other versions are other formats: {', '.join(versions)}. "
+    else:
+        close = nearest(text, [name.spelling for name in names])
+        hint = f"Did you mean {close!r}? " if close else ""
+    return f"no marker set {text!r} among the {known} known. {hint}See `rolemask list`, or use rolemask.detect(tokenizer)"
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    """Return the names of files, each with its title."""
+    return "; ".join(f"{path.stem} ({glance(path).get('title', path.stem)})" for path in paths)

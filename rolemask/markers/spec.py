@@ -104,6 +104,7 @@ class MarkerSet:
     title: str
     markers: tuple[Marker, ...]
     aliases: tuple[str, ...] = ()
+    also_called: tuple[str, ...] = ()
     special_tokens: tuple[str, ...] = ()
     eos_token: str | None = None
     document_start: tuple[Pattern, ...] = ()

@@ -1,6 +1,7 @@
 """Finding the registered set of a model, and what happens if there is none."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 from real import template_text, tokenizer_folder
 
 import rolemask
-from rolemask import ChatTemplate, UndetectedError, detect
+from rolemask import ChatTemplate, MissingExtraError, UndetectedError, detect
 from rolemask.chat_templates.detect import nearest_set
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
+from rolemask.chat_templates.loading import load_processor
 from rolemask.chat_templates.template import templates_of
 from rolemask.markers.proofs import Proof, write_proofs
 from rolemask.markers.registry import load
@@ -52,6 +54,56 @@ def test_the_hash_of_the_template_comes_first(tokenizer: Any, tmp_path: Path, mo
     write_proofs(tmp_path / "mine.yaml", [Proof("t", template.sha256, "x", ("one turn",), (), "0" * 16, 1, "1")])
     monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
     assert detect(tokenizer).name == "mine"
+
+
+def test_a_folder_is_loaded(small_tokenizer_folder: Path) -> None:
+    assert detect(small_tokenizer_folder).name == "chatml"
+    assert detect(str(small_tokenizer_folder)).name == "chatml"
+
+
+@pytest.mark.parametrize(("folder", "name"), [("gemma3", "gemma3"), ("qwen3", "qwen3")])
+def test_a_folder_of_a_real_model_is_loaded(folder: str, name: str) -> None:
+    assert detect(tokenizer_folder(folder)).name == name
+
+
+def test_without_a_network_an_id_is_decided_by_name_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert detect("Qwen/Qwen3-123B").name == "qwen3"
+    (record,) = [record for record in caplog.records if record.name == "rolemask"]
+    assert record.levelname == "WARNING"
+    assert "cannot load the tokenizer 'Qwen/Qwen3-123B'" in record.getMessage()
+    assert "by the model's name alone: its chat template was not compared" in record.getMessage()
+
+
+def test_without_a_network_an_id_that_one_set_alone_does_not_name_is_not_detected() -> None:
+    with pytest.raises(UndetectedError, match=r"cannot load the tokenizer 'no/body'.*; and no marker set names it"):
+        detect("no/body", fallback="media")
+    with pytest.raises(UndetectedError, match="several marker sets name it: llama2, vigogne_chat"):
+        detect("bofenghuang/vigogne-2-99b-chat")
+
+
+def test_an_id_needs_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"detect\('Qwen/Qwen3-0.6B'\) needs the package 'transformers'"):
+        detect("Qwen/Qwen3-0.6B")
+
+
+def test_a_processor_that_cannot_be_made_leaves_its_tokenizer(
+    tokenizer: Any, small_tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    class Processor:
+        @staticmethod
+        def from_pretrained(name: str) -> Any:
+            raise ImportError("needs a package for images")
+
+    monkeypatch.setattr(transformers, "AutoProcessor", Processor)
+    assert load_processor(str(small_tokenizer_folder), needed_for="the test").name_or_path == str(small_tokenizer_folder)  # type: ignore[attr-defined]
+    images_only, whole = SimpleNamespace(), SimpleNamespace(tokenizer=tokenizer)
+    monkeypatch.setattr(Processor, "from_pretrained", staticmethod(lambda name: images_only))
+    assert load_processor(str(small_tokenizer_folder), needed_for="the test") is not images_only
+    monkeypatch.setattr(Processor, "from_pretrained", staticmethod(lambda name: whole))
+    assert load_processor(str(small_tokenizer_folder), needed_for="the test") is whole
 
 
 def chatml_named(name: str, media: str) -> str:

@@ -145,6 +145,16 @@ def test_check_exits_1_on_problems(tmp_path: Path) -> None:
     assert "toy.yaml:6:5: found the unknown key 'strat' (did you mean 'start'?)" in result.output
 
 
+def test_verify_says_whose_tokenizer_it_takes() -> None:
+    import rolemask
+
+    result = run("verify", "qwen3")  # there is no network here, so it goes no further
+    assert result.exit_code == 2
+    model = rolemask.load("qwen3").match["model_id"][0]
+    assert f"with the tokenizer of {model}, the first model that 'qwen3' names" in result.stderr
+    assert run("verify", "qwen3", "--tokenizer", "no/tokenizer").stderr.startswith("rolemask: cannot load the tokenizer 'no/tokenizer'")
+
+
 def test_a_users_folder_wins_over_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import rolemask
 

@@ -38,6 +38,9 @@ from rolemask.markers.source import read_source
 CASES = [
     (name_differs_from_file, "name: toy", "name: toys", "toy.yaml:1:7: found the name 'toys' in the file toy.yaml (rename one: toys.yaml)"),
     (alias_is_the_name, "name: toy", "name: toy\naliases: [toy]", "toy.yaml:2:10: the alias 'toy' is the name itself"),
+    (alias_is_the_name, "name: toy", "name: toy\naliases: [ball, t-oy]", "toy.yaml:2:17: the alias 't-oy' is 'toy' again (remove it: case, `-`, `_` and `.` don't count in names)"),
+    (alias_is_the_name, "name: toy", "name: toy\naliases: [toy2.5, toy-25]", "toy.yaml:2:19: the alias 'toy-25' is 'toy2.5' again"),
+    (alias_is_the_name, "name: toy", "name: toy\naliases: [ball]\nalso_called: [b.all]", "toy.yaml:3:15: the alias 'b.all' is 'ball' again"),
     (unused_role_name, "{assistant: model}", "{asistant: model}", "toy.yaml:3:14: no marker has the role 'asistant' (did you mean 'assistant'?)"),
     (no_turns, "    end: \"<|e|>\"", "    end: \"<|e|>\"\n    within: assistant", "toy.yaml:5:3: every marker is a span"),
     (newline_in_single_quotes, "    end: \"<|e|>\"", "    end: '<|e|>\\n'", "toy.yaml:7:10: found a backslash and an n in"),

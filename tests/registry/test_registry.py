@@ -1,12 +1,14 @@
 """One test per file of the registry and per example: a failure names the file."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from rolemask.check import check_files
 from rolemask.markers.folders import data_folder
+from rolemask.markers.names import fold
 from rolemask.markers.proofs import orphans
 from rolemask.markers.registry import available, load
 from rolemask.masking.examples import trained_texts
@@ -86,3 +88,22 @@ def test_every_alias_leads_to_its_set() -> None:
     for name in available():
         for alias in load(name).aliases:
             assert load(alias).name == name
+
+
+NOT_FOR_A_CHECKPOINT = {
+    "unsloth": "a format of Unsloth's own, put on any model",
+    "spark2_5": "the template's source doesn't say which checkpoints have it",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_set_for_a_checkpoint_names_one_in_full(path: Path) -> None:
+    in_full = [model for model in load(path).match.get("model_id", ()) if "*" not in model]
+    assert bool(in_full) != (path.stem in NOT_FOR_A_CHECKPOINT)
+    for model in in_full:
+        assert load(model).name == path.stem  # no other set has it in full
+
+
+def test_a_name_that_several_formats_have_is_in_two_sets_or_more() -> None:
+    shared = Counter(fold(name) for path in FILES for name in load(path).also_called)
+    assert [name for name, count in shared.items() if count < 2] == []
