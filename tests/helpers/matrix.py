@@ -255,6 +255,7 @@ UNDECIDABLE: dict[str, Undecidable] = {
             "glm_edge",
             "glmasr",
             "gorilla",
+            "hunyuan_dense",
             "hy3",
             "hy_mt2",
             "janus",
