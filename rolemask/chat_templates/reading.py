@@ -117,8 +117,8 @@ class Reader:
         self.has_own_stop = not self.renderer.stops_at_next_header(self.accepted)
         queries = [text.index(f"Query{number}?") for number in (1, 2, 3)]
         replies = [_end_of(text, f"Reply{number}.") for number in (1, 2, 3)]
-        stops = [text[reply:stop].strip() for reply, (_, stop) in zip(replies, regions, strict=True)]
-        stops = list(dict.fromkeys(filter(None, stops)))
+        stops = [self._trimmed(text[reply:stop]) for reply, (_, stop) in zip(replies, regions, strict=True)]
+        stops = list(dict.fromkeys(stop for stop in stops if stop.strip()))
         user_starts = self._user_starts(queries, replies, closed=bool(stops))
         user_end, header = self.renderer.user_end_and_header(self.accepted)
         if header:
@@ -132,7 +132,7 @@ class Reader:
                     f"{self.template.name}: renders only white space behind a question, so nothing shows where the answer starts"
                 )
             self.user = Draft("user", user_starts, starts, {"include_end": False})
-        self.assistant = Draft("assistant", _short(starts), stops)
+        self.assistant = Draft("assistant", list(dict.fromkeys(filter(None, starts))), stops)
         if not header:
             self.assistant.extra["unanswered"] = "user"
         if not stops:
@@ -194,7 +194,7 @@ class Reader:
                 headers.append(prompt.removeprefix(user_end))
             else:  # an option may change the user's message, before its end marker
                 headers.append(prompt[len(self.renderer.common_start([prompt, without])) :].lstrip())
-        return headers
+        return [header for header in headers if len(header) <= _LONG]
 
     def _end(self, text: str) -> list[str]:
         """Return the end marker at the start of a text between two turns: through its first special token."""
@@ -202,6 +202,10 @@ class Reader:
         if special_tokens:
             return [text[: text.index(special_tokens[0]) + len(special_tokens[0])].lstrip()]
         return ["next_start"]
+
+    def _trimmed(self, stop: str) -> str:
+        """Cut the white space around a stop token. If it is text, the white space behind it is the answer's too."""
+        return stop.strip() if self._special_tokens_in(stop) else stop.lstrip()
 
     def _special_tokens_in(self, text: str) -> list[str]:
         return [match.group() for match in self.renderer.find_special_tokens(text)]
@@ -378,12 +382,6 @@ class Reader:
 
 def _turn(role: str, starts: list[str], end: list[str]) -> Draft:
     return Draft(role, starts, end, {"include_end": False} if end == ["next_start"] else {})
-
-
-def _short(starts: Sequence[str]) -> list[str]:
-    """Return the headers without those that only one prompt has, with a text of its own behind the header: rewrites of templates."""
-    found = list(dict.fromkeys(filter(None, starts)))
-    return [start for start in found if len(start) <= _LONG] or found[:1]
 
 
 def _end_of(text: str, words: str) -> int:

@@ -4,15 +4,12 @@ Every content has a sentinel, a word of its own (``Query1``, ``Reply2``), to fin
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rolemask.chat_templates.template import Message
-
-# The digit keeps templates from containing the word themselves; the capital keeps one word from being part of another.
-_SENTINEL = re.compile(r"(?:Order|Query|Reply|Thought|Place|Result)\d")
+from rolemask.markers.lints import PROBE_WORD
 
 THINKING_OFF: dict[str, Any] = {"enable_thinking": False, "thinking": False}
 THINKING_ON: dict[str, Any] = {"enable_thinking": True, "thinking": True}
@@ -43,7 +40,7 @@ class Scenario:
 def sentinels(message: Message) -> list[str]:
     """Return the sentinels in a message: in its reasoning, its content and its calls."""
     parts = [message.get("reasoning_content") or "", message.get("content") or "", *(message.get("tool_calls") or ())]
-    return [sentinel for part in parts for sentinel in _SENTINEL.findall(part if isinstance(part, str) else json.dumps(part))]
+    return [sentinel for part in parts for sentinel in PROBE_WORD.findall(part if isinstance(part, str) else json.dumps(part))]
 
 
 def _system(content: str) -> Message:

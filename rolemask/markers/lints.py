@@ -4,6 +4,7 @@ Each lint takes the source and its markers, one per role and each with the path 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,12 @@ PlacedMarkers = Sequence[tuple[KeyPath, Marker]]
 Lint = Callable[[Source, PlacedMarkers], Iterator[Problem]]
 
 PATTERN_KEYS = ("start", "end", "header_end")
+
+PROBE_WORD = re.compile(r"(?:Order|Query|Reply|Thought|Place|Result)\d")
+"""The words of the scenarios that rolemask asks templates to write. A digit keeps templates from having the word themselves; the capital
+keeps one word from being part of another."""
+
+_LONGEST = 300  # characters; the longest marker of the registry has 180
 
 
 def name_differs_from_file(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
@@ -70,6 +77,20 @@ def empty_text(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
         for key in PATTERN_KEYS:
             if "" in getattr(marker, key):
                 yield source.problem((*at, key), f"the {key} of {marker.role!r} renders to nothing, expected a marker")
+
+
+def marker_with_contents(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
+    """Find a marker that must have contents of a chat in it: a word of rolemask's own scenarios, or more text than headers have."""
+    for at, marker in markers:
+        for key in PATTERN_KEYS:
+            for pattern in getattr(marker, key):
+                word = PROBE_WORD.search(pattern) if isinstance(pattern, str) else None
+                if word is not None:
+                    message = f"found {word.group()!r}, a word of rolemask's own scenarios, in the {key} of {marker.role!r}"
+                    yield source.problem((*at, key), message, "leave only what stands around every content")
+                elif isinstance(pattern, str) and len(pattern) > _LONGEST:
+                    message = f"the {key} of {marker.role!r} has {len(pattern)} characters, expected at most {_LONGEST}"
+                    yield source.problem((*at, key), message, "leave only what stands around every content")
 
 
 def start_of_white_space(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
@@ -231,6 +252,7 @@ LINTS: tuple[Lint, ...] = (
     no_turns,
     newline_in_single_quotes,
     empty_text,
+    marker_with_contents,
     start_of_white_space,
     same_start_twice,
     span_key_on_a_turn,
