@@ -238,6 +238,7 @@ UNDECIDABLE: dict[str, Undecidable] = {
             "alpaca",
             "amberchat",
             "bactrian",
+            "baichuan2",
             "bluemoon",
             "breeze",
             "deepseek_coder",
