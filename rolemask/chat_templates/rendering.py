@@ -163,11 +163,18 @@ class Renderer:
             _, answered = self.render_in_accepted_form(THREE_TURNS.through(2))
         except UnsupportedScenarioError:
             return False
-        if self.try_render(question, prompt=True) != prompt or not common_prefix([prompt[::-1], answered[::-1]]).strip():
+        with_header = self.try_render(question, prompt=True)
+        if with_header is None or not with_header.startswith(prompt):
+            return False
+        gap = answered.partition("Query1")[2].partition("Reply1")[0]
+        if header := with_header[len(prompt) :]:
+            # Granite Guardian: the verdict has a header, and an answer that is judged has only words before it.
+            return bool(self.find_special_tokens(header)) and not self.find_special_tokens(gap) and any(char.isalpha() for char in gap)
+        if not common_prefix([prompt[::-1], answered[::-1]]).strip():
             return False
         # Other templates also render the same text with and without a generation prompt: always a header, or never one. In those, the text
         # after the question is there before the answer too, or it is only what ends the question.
-        tail, gap = prompt.partition("Query1")[2], answered.partition("Query1")[2].partition("Reply1")[0]
+        tail = prompt.partition("Query1")[2]
         if gap.startswith(tail) and (len(self.find_special_tokens(tail)) < 2 or self._ends_with_special_token(tail)):
             return False
         own = gap[len(self.common_start([gap, tail])) :]

@@ -207,6 +207,13 @@ def test_a_template_that_renders_only_a_prompt_gets_a_verdict() -> None:
     assert regions(source, GLM_TOKENS, THREE_TURNS, eos_token="</s>") == ["No.\n- S1</s>"]
 
 
+def test_a_verdict_may_have_a_header_that_the_prompt_adds() -> None:
+    """Granite Guardian."""
+    source = "<|user|>Judge.\n" + LOOP + "{{ m.role }}: {{ m.content }}\n{% endfor %}Is it safe?</s>"
+    source += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    assert regions(source, [*GLM_TOKENS, "</s>"], THREE_TURNS, eos_token="</s>") == ["No.\n- S1</s>"]
+
+
 def test_a_header_after_each_answer_is_not_a_prompt_only() -> None:
     source = LOOP + "<|{{ m.role }}|>{% if m.role == 'assistant' %}<start>{% endif %}{{ m.content }}</s>{% endfor %}<|assistant|>"
     assert regions(source, [*GLM_TOKENS, "<start>", "</s>"], THREE_TURNS, eos_token="</s>")[:2] == [
