@@ -13,7 +13,7 @@ from pathlib import Path
 from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels, compare_with_toy_tokenizer
 from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
 from rolemask.chat_templates.reading import Draft, Reader, Unsettled
-from rolemask.chat_templates.rendering import guess_special_tokens
+from rolemask.chat_templates.rendering import guess_more_special_tokens
 from rolemask.chat_templates.scenarios import REASONING_AND_TOOLS, SYSTEM, THREE_TURNS, TOOLS
 from rolemask.chat_templates.template import ChatTemplate, read_templates, templates_of
 from rolemask.errors import ChatError, MarkerSetError, RoleMaskError
@@ -66,7 +66,7 @@ def derive(source: object, *, name: str = "inferred") -> DerivedMarkerSet:
     """
     if isinstance(source, (str, Path, ChatTemplate)):
         template = source if isinstance(source, ChatTemplate) else read_templates(source, {"bos_token": "<s>", "eos_token": "</s>"})[0]
-        return derive_with(GroundTruthFinder(template, guess_special_tokens(template)), None, name=name)
+        return derive_with(GroundTruthFinder(template, guess_more_special_tokens(template)), None, name=name)
     templates = templates_of(source)
     if not templates:
         raise ChatError(f"{type(source).__name__} has no chat template to derive a marker set from")

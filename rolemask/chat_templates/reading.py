@@ -78,10 +78,10 @@ class Reader:
         """
         if self.renderer.renders_prompt_only:
             raise ChatError(f"{self.template.name}: renders only a prompt, never an answer, so nothing shows what the model generates")
-        truth = self._truths[THREE_TURNS.name]
-        if isinstance(truth, UnsupportedScenarioError):
-            raise ChatError(f"{self.template.name}: does not render three questions and answers: {truth}") from truth
-        self.plain = truth
+        plain = self._truths[THREE_TURNS.name]
+        if isinstance(plain, UnsupportedScenarioError):
+            raise ChatError(f"{self.template.name}: does not render three questions and answers: {plain}") from plain
+        self.plain = plain
         self._read_turns()
         drafts = [self.user, self.assistant]
         for draft in (*self._system(), *self._tool()):
@@ -91,10 +91,11 @@ class Reader:
             else:
                 self._note(draft.role, f"its turns start like those of {same}: {draft.start[0]!r}")
         if self.assistant.end == ["next_start"]:
-            for draft, scenario, index in ((self.assistant, ANSWERS_IN_A_ROW, 2), (drafts[-1], SYSTEM_IN_THE_MIDDLE, 2)):
-                if draft.role in ("assistant", "system") and isinstance(self._truths[scenario.name], GroundTruth):
-                    form = self.renderer.render_in_accepted_form(scenario)[0]
-                    draft.start += self._with_space(draft.start[0], form, index)[1:]
+            scenarios = {"assistant": ANSWERS_IN_A_ROW, "system": SYSTEM_IN_THE_MIDDLE}
+            for draft in drafts:
+                truth = self._truths[scenarios[draft.role].name] if draft.role in scenarios else None
+                if isinstance(truth, GroundTruth):
+                    draft.start += self._with_space(draft.start[0], truth)[1:]
         drafts += self._spans()
         return drafts + self._other(drafts), self._images()
 
@@ -121,13 +122,17 @@ class Reader:
         stops = list(dict.fromkeys(stop for stop in stops if stop.strip()))
         user_starts = self._user_starts(queries, replies, closed=bool(stops))
         user_end, header = self.renderer.user_end_and_header(self.accepted)
+        gaps = [text[_end_of(text, f"Query{number}?") : start] for number, (start, _) in enumerate(regions, start=1)]
         if header:
             self.user = _turn("user", user_starts, self._end(user_end))
-            gaps = [text[_end_of(text, f"Query{number}?") : start] for number, (start, _) in enumerate(regions, start=1)]
-            starts = [gap.removeprefix(user_end) for gap in gaps if gap.startswith(user_end)] + self._headers_in_prompts(user_end)
+            starts = [gap.removeprefix(user_end) for gap in gaps if gap.startswith(user_end)]
+            in_history = self.renderer.header_in_history(self.accepted).lstrip()
+            if not starts and all(gap.endswith(in_history) for gap in gaps):  # white space that only prompts have
+                starts = [in_history]
+            starts += self._headers_in_prompts(user_end)
         else:  # one marker ends the user's turn and starts the assistant's (Mistral)
-            starts = [user_end.lstrip()]
-            if not starts[0]:
+            starts = list(dict.fromkeys(gap.lstrip() for gap in gaps))
+            if not all(starts):
                 raise ChatError(
                     f"{self.template.name}: renders only white space behind a question, so nothing shows where the answer starts"
                 )
@@ -161,20 +166,19 @@ class Reader:
                 found = _common_suffix(headers)
                 start = self._without_bos(found)
                 if start.strip():
-                    return [start] if closed else self._with_space(start, self.accepted, 2)
+                    return [start] if closed else self._with_space(start, self.plain)
                 if self.bos and found.strip() == self.bos:
                     return [found.lstrip()]  # BOS begins each question (KULLM 3, Hunyuan)
         raise ChatError(f"{self.template.name}: renders nothing but white space before a user's message, so the user's turn has no header")
 
-    def _with_space(self, start: str, scenario: Scenario, index: int) -> list[str]:
-        """Return a header alone and with the white space that is written for message `index` before it.
+    def _with_space(self, start: str, truth: GroundTruth) -> list[str]:
+        """Return a header alone and with the white space that stands between the first answer and it.
 
         Where answers have no stop token, this white space is not the answer's either.
         """
-        rendering = self.renderer.render(scenario)
-        own = self.renderer.own(rendering, scenario, index)
-        before = "" if own is None else rendering.text[own[0] : own[1]].partition(start)[0]
-        return [start] if not before or before.strip() else [start, before + start]
+        between = truth.text[truth.regions[0][1] :]
+        before = between[: between.find(start)]
+        return [start, before + start] if before and not before.strip() else [start]
 
     def _tails(self) -> list[tuple[str, str]]:
         """Return what follows a question with the generation prompt and without it, in each thinking mode."""

@@ -19,6 +19,7 @@ from rolemask.chat_templates.scenarios import (
     sentinels,
 )
 from rolemask.chat_templates.template import ChatTemplate, Message, RenderError, Rendering
+from rolemask.markers.lints import PROBE_WORD
 
 # What special tokens usually look like: <|x|>, <｜x｜>, <|x>, <x|>, <start_of_x>, </s>, [INST], [|x|].
 LOOKS_SPECIAL = re.compile(
@@ -26,6 +27,7 @@ LOOKS_SPECIAL = re.compile(
 )
 
 _TAG = re.compile(r"<\w+>|\[[A-Z]+\]")
+_SOME_TAG = re.compile(r"<[\w:/]+>")
 _EMPTY_BLOCK = re.compile(r"<(\w+)>\s*</\1>")
 
 
@@ -301,6 +303,17 @@ class Renderer:
         # The model writes the blank that its first word begins with.
         return "" if closed or not _EMPTY_BLOCK.sub("", before).strip() else before.removesuffix(" ")
 
+    def text_around_contents(self) -> str:
+        """Return what the template writes for a question and its answer besides their words; empty if that is not known."""
+        try:
+            turn = self.render_in_accepted_form(THREE_TURNS.through(2))[0]
+        except UnsupportedScenarioError:
+            return ""
+        rendering = self.render(turn)
+        places = [self.own(rendering, turn, index) for index in (0, 1)]
+        written = "".join(rendering.text[start:stop] for start, stop in filter(None, places))
+        return PROBE_WORD.sub("", written)
+
     def own(self, rendering: Rendering, scenario: Scenario, index: int) -> tuple[int, int] | None:
         """Return the range [start, stop) of a text that was written for message `index`, if that is known: it has all its words.
 
@@ -377,3 +390,10 @@ def guess_special_tokens(template: ChatTemplate) -> set[str]:
         except UnsupportedScenarioError:
             continue
     return {token for text in texts for token in LOOKS_SPECIAL.findall(text)}
+
+
+def guess_more_special_tokens(template: ChatTemplate) -> set[str]:
+    """Return `guess_special_tokens`, and if none of them stands around contents, the tags that do (Seed-OSS: `<seed:eos>`)."""
+    found = guess_special_tokens(template)
+    around = Renderer(template, ()).text_around_contents()
+    return found if any(token in around for token in found) else {*found, *_SOME_TAG.findall(around)}

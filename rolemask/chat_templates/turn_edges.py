@@ -98,10 +98,10 @@ def _after_part_of_prompt(start: _Start) -> int | None:
     part = _HEADER_PART.match(longest)
     if part is None or longest[part.end() :][:1].isalnum():
         return None
-    own = 0 if start.own is None else start.own
-    # Where the whole header is known to follow, a part of it must be in the prompt.
-    has_header = start.in_history and start.own is not None and start.rest.startswith(start.in_history, own)
-    return part.end() if part.end() >= own + bool(has_header) else None
+    if start.in_history and start.own is not None and start.rest.startswith(start.in_history, start.own):
+        # The whole header is there: white space alone is no part of it.
+        return part.end() if start.rest[start.own : part.end()].strip() else None
+    return part.end() if start.own is None or part.end() >= start.own else None
 
 
 def _after_header_in_history(start: _Start) -> int | None:
