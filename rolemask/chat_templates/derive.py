@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rolemask.chat_templates.compare import ScenarioResult, Status, compare_labels, compare_with_toy_tokenizer
+from rolemask.chat_templates.compare import Difference, ScenarioResult, Status, compare_labels, compare_with_toy_tokenizer
 from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
 from rolemask.chat_templates.reading import Draft, Reader, Unsettled
 from rolemask.chat_templates.rendering import guess_more_special_tokens
@@ -24,6 +24,7 @@ from rolemask.masking.examples import check_examples
 from rolemask.matching.compiler import rules_for
 from rolemask.matching.vocabulary import read_vocabulary
 
+_TAG = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]|>[^<>\s]+<|\][^\[\]\s]+\[")
 _LONGEST_EXAMPLE = 4000  # characters
 
 
@@ -88,10 +89,15 @@ def derive_with(finder: GroundTruthFinder, tokenizer: object, *, name: str = "in
             results = compare_with_toy_tokenizer(markers, finder.truths)
         else:
             results = compare_labels(rules_for(markers, tokenizer), finder.truths)
-        unsettled = list(_disagreements(list(results))) or unsettled
+        unsettled = list(_disagreements(markers, list(results))) or unsettled
     except RoleMaskError as error:
         unsettled.append(Unsettled("tokenizer", str(error)))
-    return DerivedMarkerSet(text, markers, tuple(unsettled), tuple(dict.fromkeys(reader.notes)))
+    notes = tuple(dict.fromkeys(reader.notes))
+    return DerivedMarkerSet(text + _comments("Not settled:", unsettled) + _comments("Notes:", notes), markers, tuple(unsettled), notes)
+
+
+def _comments(heading: str, entries: Sequence[object]) -> str:
+    return "".join(f"{line}\n" for line in (f"# {heading}", *(f"# - {entry}".replace("\n", " ") for entry in entries))) if entries else ""
 
 
 def _parsed(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], media: Sequence[str], notes: list[str]) -> tuple[str, MarkerSet]:
@@ -127,7 +133,7 @@ def _is_valid(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], med
     return True
 
 
-def _disagreements(results: Sequence[ScenarioResult]) -> Iterator[Unsettled]:
+def _disagreements(markers: MarkerSet, results: Sequence[ScenarioResult]) -> Iterator[Unsettled]:
     if all(result.status is Status.NOT_SUPPORTED for result in results):
         yield Unsettled("tokenizer", f"nothing could be compared: {results[0].detail}")
     alike: dict[tuple[str, str], list[ScenarioResult]] = {}
@@ -135,7 +141,27 @@ def _disagreements(results: Sequence[ScenarioResult]) -> Iterator[Unsettled]:
         if result.difference is not None:
             alike.setdefault((result.difference.kind, _without_words(result.difference.text)), []).append(result)
     for (kind, _), group in alike.items():
-        yield Unsettled(", ".join(result.scenario for result in group), group[0].detail, trains_too_much=kind == "extra")
+        assert group[0].difference is not None
+        about = ", ".join(result.scenario for result in group)
+        yield Unsettled(about, f"{group[0].detail}.", trains_too_much=kind == "extra", mend=_mend(markers, group[0].difference))
+
+
+def _mend(markers: MarkerSet, difference: Difference) -> str:
+    """Return the line of YAML that may mend a difference."""
+    starts = [str(start) for marker in markers.markers if marker.role == "assistant" for start in marker.start]
+    header = next((start for start in sorted(starts, key=len, reverse=True) if difference.before.endswith(start)), None)
+    tag = _TAG.match(difference.text.lstrip())
+    if difference.kind == "missing":
+        found = _TAG.search(difference.before.rstrip()[::-1]) or re.search(r"\S+", difference.before.rstrip()[::-1])
+        before = difference.before[-found.end() :] if found else difference.before
+        return f"another start of the assistant: start: {_flow([*starts, before])}"
+    if header is not None:
+        return f"a longer start of the assistant: start: {_flow([*starts, header + difference.text])}"
+    if tag is not None and "Result" in difference.text:
+        closing = f"{tag.group()[0]}/{tag.group()[1:]}"
+        return f"a span: {{role: tool, within: assistant, start: {_quoted(tag.group())}, end: {_quoted(closing)}}}"
+    first = tag.group() if tag is not None else difference.text.strip().partition("\n")[0] or difference.text
+    return f"an end of the assistant that is not trained: end: {_flow([first])}, include_end: false"
 
 
 def _without_words(text: str) -> str:
@@ -165,9 +191,10 @@ def _to_yaml(name: str, finder: GroundTruthFinder, drafts: Sequence[Draft], medi
         ]
     if media:
         lines.append(f"media: {{image: {_flow(media)}}}")
-    lines.append("source:                              # name it: repository and revision of the chat template")
+    lines.append("source:                              # name the repository and revision that have the chat template")
     lines.append(f"  repository: {_quoted(template.name)}")
-    lines.append(f"  note: derived by `rolemask derive` from the template with SHA-256 {template.sha256[:16]}")
+    lines.append(f'  revision: "sha256:{template.sha256[:16]}"')
+    lines.append("  note: derived by `rolemask derive`")
     examples = _examples(finder)
     lines += ["examples:"] if examples else []
     for truth in examples:

@@ -45,14 +45,16 @@ class Unsettled:
         about: The scenario, or the part of the marker set, that it is about.
         problem: What is wrong.
         trains_too_much: The set trains something that the model never generates.
+        mend: A line of YAML that may mend it, or an empty text.
     """
 
     about: str
     problem: str
     trains_too_much: bool = False
+    mend: str = ""
 
     def __str__(self) -> str:
-        return f"{self.about}: {self.problem}"
+        return f"{self.about}: {self.problem}" + (f" Try {self.mend}" if self.mend else "")
 
 
 class Reader:
@@ -160,7 +162,9 @@ class Reader:
         after_answers = [text[reply:query] for reply, query in zip(replies, queries[1:], strict=False)]
         written = [text[place[0] : query] for place, query in zip(own, queries, strict=True) if place is not None]
         # Known is best. Else a header follows the stop token, or the answer if the header is the stop token.
-        befores = [written[1:]] if len(written) == len(own) else [after_stops, after_answers] if self.has_own_stop else [after_answers]
+        befores = [after_stops, after_answers] if self.has_own_stop else [after_answers]
+        if len(written) == len(own):
+            befores.insert(0, written[1:])
         for later in befores:
             for headers in ([text[: queries[0]], *later], later):
                 found = _common_suffix(headers)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -15,14 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 import rolemask
-from rolemask.chat_templates.derive import derive
+from rolemask.chat_templates.derive import DerivedMarkerSet, derive
+from rolemask.chat_templates.detect import detect
 from rolemask.chat_templates.loading import load_tokenizer
+from rolemask.chat_templates.template import read_templates
 from rolemask.chat_templates.verify import Verification, verify, write_verified
 from rolemask.check import check_files
 from rolemask.cli.chats import Chat, read_chats, render_with_markers, render_with_tokenizer
 from rolemask.cli.html import to_html
 from rolemask.errors import ChatError, FileReadError, RoleMaskError
 from rolemask.markers.registry import available, load
+from rolemask.markers.schema import schema_comment, schema_path
+from rolemask.markers.source import read_text
 from rolemask.markers.spec import MarkerSet
 from rolemask.masker import Masker
 from rolemask.masking.explain import Explanation, visible
@@ -171,8 +176,7 @@ def derive_(source: str, name: str) -> None:
     """
     derived = derive(_template_or_tokenizer(source), name=name)
     click.echo(derived.text, nl=False)
-    for problem in derived.unsettled:
-        click.echo(f"not settled: {problem}", err=True)
+    _print_unsettled(derived)
     sys.exit(PROBLEMS if derived.unsettled else 0)
 
 
@@ -180,8 +184,14 @@ def _template_or_tokenizer(source: str) -> "Path | PreTrainedTokenizerBase":
     return Path(source) if Path(source).is_file() else load_tokenizer(source)
 
 
+def _print_unsettled(derived: DerivedMarkerSet) -> None:
+    for problem in derived.unsettled:
+        click.echo(f"not settled: {problem}", err=True)
+    for note in derived.notes:
+        click.echo(f"note: {note}", err=True)
+
+
 _SKELETON = """\
-# yaml-language-server: $schema=../schemas/marker-set.schema.json
 name: {name}
 title: {name}                       # the model family, for people
 special_tokens: ["<|turn|>", "<|end|>"]   # must each be one id in the tokenizer
@@ -204,18 +214,52 @@ examples:
 @click.option("--from", "source", metavar="TOKENIZER|TEMPLATE", help="Derive the markers from this chat template.")
 @click.option("--folder", default="registry", show_default=True, type=click.Path(path_type=Path), help="Where to write NAME.yaml.")
 def new(name: str, source: str | None, folder: Path) -> None:
-    """Start a marker set: write NAME.yaml, derived from a chat template (--from) or as a skeleton to fill in."""
+    """Start a marker set: write NAME.yaml, derived from a chat template (--from) or as a skeleton to fill in.
+
+    What could not be derived is in the file as comments. If a marker set fits already, you are told so.
+    """
     path = folder / f"{name}.yaml"
     if path.exists():
         raise FileReadError(f"{path}: exists already")
-    derived = None if source is None else derive(_template_or_tokenizer(source), name=name)
+    text, derived, reason = _SKELETON.format(name=name), None, ""
+    if source is not None:
+        loaded = _template_or_tokenizer(source)
+        _say_what_fits(loaded)
+        try:
+            derived = derive(loaded, name=name)
+            text = derived.text.partition("\n")[2]  # without the line that names the schema
+        except ChatError as error:
+            reason = str(error)
+            text += f"# Nothing could be derived: {reason}\n"
     try:
-        path.write_text(_SKELETON.format(name=name) if derived is None else derived.text, encoding="utf-8")
+        path.write_text(f"{schema_comment(folder)}\n{text}", encoding="utf-8")
     except OSError as error:
         raise FileReadError(f"{path}: cannot be written: {error.strerror or error}. Choose another folder with --folder") from error
     click.echo(f"wrote {path}. Next: edit it, then `rolemask check {path}` and `rolemask verify {path}`")
-    for problem in derived.unsettled if derived is not None else ():
-        click.echo(f"not settled: {problem}", err=True)
+    if derived is not None:
+        _print_unsettled(derived)
+    elif reason:
+        click.echo(f"nothing could be derived, so the file is a skeleton: {reason}", err=True)
+
+
+def _say_what_fits(loaded: object) -> None:
+    """Say which registered set fits a tokenizer or the template in a file, if one does."""
+    if isinstance(loaded, Path):
+        templates = read_templates(loaded, {})
+        loaded = SimpleNamespace(chat_template=templates[0].source, special_tokens_map={"bos_token": "<s>", "eos_token": "</s>"})
+    try:
+        fitting = detect(loaded).name
+    except RoleMaskError:
+        return
+    click.echo(
+        f"{fitting!r} fits already: `rolemask verify {fitting}` compares it. Add an alias and the model's id there instead", err=True
+    )
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of marker sets, for editors and other tools."""
+    click.echo(read_text(schema_path()), nl=False)
 
 
 _STATUS_STYLES = {"ok": "green", "differs": "bold red", "not supported": MASKED_STYLE, "masks more": "yellow"}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft7Validator
@@ -19,6 +20,18 @@ _LONGEST_VALUE = 60  # characters of a wrong value in a message
 def validator(name: str) -> Draft7Validator:
     """Return the validator of the schema `name`: ``marker-set`` or ``proofs``."""
     return Draft7Validator(json.loads((data_folder("schemas") / f"{name}.schema.json").read_text(encoding="utf-8")))
+
+
+def schema_path() -> Path:
+    """Return the file of the JSON Schema of marker sets, in the installed package."""
+    return data_folder("schemas") / "marker-set.schema.json"
+
+
+def schema_comment(folder: Path) -> str:
+    """Return the first line of a YAML file in `folder`, which tells editors where the schema is: beside the folder, or installed."""
+    beside = folder.resolve().parent / "schemas" / "marker-set.schema.json"
+    where = "../schemas/marker-set.schema.json" if beside.is_file() else schema_path().resolve().as_uri()
+    return f"# yaml-language-server: $schema={where}"
 
 
 def schema_problems(source: Source, name: str) -> Iterator[Problem]:

@@ -10,7 +10,6 @@ from real import given_folders
 
 from rolemask import ChatError, derive, verify
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
-from rolemask.chat_templates.reading import Unsettled
 from rolemask.chat_templates.scenarios import SCENARIOS
 from rolemask.check import check_files
 from rolemask.cli.main import main
@@ -23,7 +22,6 @@ UNSETTLED = {
     "deepseek_r1_distill.jinja": "two tool results",
     "deepseek_r1_distill_training.jinja": "two tool results",
     "gemma4_v5.jinja": "reasoning and tools",
-    "glm4moe_training.jinja": "tool",
     "deepseekv3.jinja": "two tool results",
     "deepseekv3_training.jinja": "two tool results",
     "diffusion_gemma.jinja": "tools",
@@ -44,7 +42,7 @@ def test_a_derived_set_passes_check_and_verify_or_says_what_is_not_settled(name:
         assert check_files([path]) == []
         assert all(one.ok for one in verify(path, template=Path(str(files("trl") / "chat_templates" / name))))
     else:
-        assert UNSETTLED[name] in {one.about for one in derived.unsettled}
+        assert UNSETTLED[name] in {about for one in derived.unsettled for about in one.about.split(", ")}
 
 
 LOOP = "{% for m in messages %}"
@@ -138,17 +136,14 @@ def test_white_space_alone_is_no_header() -> None:
     assert derived.unsettled == ()
 
 
-LEAKING = (
-    "{% for m in messages if m.role != 'system' %}{{ 'User: ' if m.role == 'user' else 'Assistant: ' }}"
-    "{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
+# An answer has no stop token, so the next question's start stops it; behind a question that nobody answered it is trained too.
+LEAKING = "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' if m.role == 'user' else m.content }}{% endfor %}"
 
 
 def test_what_is_trained_too_much_is_told_from_what_is_lost() -> None:
-    problems = {problem.about: problem.trains_too_much for problem in derive(LEAKING).unsettled}
-    assert problems["stop token"] is False
-    assert problems["three turns"] is True
+    (problem,) = [problem for problem in derive(LEAKING).unsettled if problem.trains_too_much]
+    assert problem.about == "two questions in a row, two questions, an answer, a question"
+    assert "'[INST]' is trained, but the model never generates it" in str(problem)
 
 
 OPEN_ENDED = (
@@ -159,7 +154,9 @@ OPEN_ENDED = (
 
 def test_a_missing_stop_token_is_reported() -> None:
     derived = derive(OPEN_ENDED)
-    assert derived.unsettled == (Unsettled("stop token", "the template renders none after an answer, so none is trained"),)
+    assert derived.unsettled == ()
+    assert derived.notes == ("stop token: the template renders none after an answer, so none is trained",)
+    assert derived.text.endswith("# Notes:\n# - stop token: the template renders none after an answer, so none is trained\n")
 
 
 def test_derive_finds_the_ground_truth_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +180,9 @@ def test_the_commands(tmp_path: Path) -> None:
 
     new = run("new", "mine", "--from", str(template), "--folder", str(tmp_path))
     assert new.exit_code == 0, new.output
-    assert (tmp_path / "mine.yaml").read_text() == printed.stdout
+    schema, _, text = (tmp_path / "mine.yaml").read_text().partition("\n")
+    assert text == printed.stdout.partition("\n")[2]
+    assert Path(schema.rpartition("$schema=file://")[2]).is_file()
     assert check_files([tmp_path / "mine.yaml"]) == []
     again = run("new", "mine", "--folder", str(tmp_path))
     assert again.exit_code == 2
@@ -195,8 +194,8 @@ def test_the_commands(tmp_path: Path) -> None:
 
     template.write_text(OPEN_ENDED)
     open_ended = run("derive", str(template))
-    assert open_ended.exit_code == 1
-    assert "not settled: stop token: the template renders none after an answer" in open_ended.stderr
+    assert open_ended.exit_code == 0
+    assert "note: stop token: the template renders none after an answer" in open_ended.stderr
     nowhere = run("new", "lost", "--folder", str(tmp_path / "nowhere"))
     assert nowhere.exit_code == 2
     assert "cannot be written" in nowhere.output

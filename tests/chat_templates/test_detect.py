@@ -74,11 +74,17 @@ def test_without_a_network_an_id_is_decided_by_name_with_a_warning(caplog: pytes
     assert "by the model's name alone: its chat template was not compared" in record.getMessage()
 
 
-def test_without_a_network_an_id_that_one_set_alone_does_not_name_is_not_detected() -> None:
+def test_without_a_network_an_id_that_one_set_alone_does_not_name_is_not_detected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UndetectedError, match=r"cannot load the tokenizer 'no/body'.*; and no marker set names it"):
         detect("no/body", fallback="media")
-    with pytest.raises(UndetectedError, match="several marker sets name it: llama2, vigogne_chat"):
-        detect("bofenghuang/vigogne-2-99b-chat")
+    for name in ("one", "two"):
+        text = chatml_named(name, "").replace('model_id:\n', 'model_id:\n    - "acme/*-chat"\n')
+        (tmp_path / f"{name}.yaml").write_text(text.partition("aliases:")[0] + "match:" + text.partition("match:")[2])
+    monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
+    with pytest.raises(UndetectedError, match="several marker sets name it: one, two"):
+        detect("acme/tiny-chat")
 
 
 def test_an_id_needs_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,12 +189,11 @@ def test_fallback_derive(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> No
 
 def test_fallback_derive_refuses_a_set_that_trains_too_much(tokenizer: Any) -> None:
     tokenizer.chat_template = (
-        "{% for m in messages if m.role != 'system' %}{{ 'Human: ' if m.role == 'user' else 'Robot: ' }}"
-        "{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}"
-        "{% if add_generation_prompt %}Robot:{% endif %}"
+        "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' if m.role == 'user' else m.content }}{% endfor %}"
     )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[INST]", "[/INST]"]})
     with pytest.raises(
-        UndetectedError, match="A set derived from its chat template would train what the model never generates: three turns: "
+        UndetectedError, match="A set derived from its chat template would train what the model never generates: two questions in a row, "
     ) as refused:
         detect(tokenizer, fallback="derive")
     assert "`rolemask new` writes it to a file, to be corrected" in str(refused.value)
