@@ -1,6 +1,9 @@
-"""docs/models.md: the table of all marker sets."""
+"""docs/models.md: the table of all marker sets, and the families without one."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from rolemask.chat_templates.verify import SYNTHETIC
 from rolemask.markers.folders import data_folder
@@ -10,6 +13,14 @@ from rolemask.markers.spec import MarkerSet
 
 from . import COMMAND
 from .markdown import cell, code
+
+WITHOUT = Path(__file__).parent / "without.yaml"
+
+
+def without() -> dict[str, Any]:
+    """Return without.yaml: the families without a set, and the sets that are not verified on the model's own template."""
+    found: dict[str, Any] = yaml.safe_load(WITHOUT.read_text(encoding="utf-8"))
+    return found
 
 
 def page() -> str:
@@ -43,7 +54,23 @@ def page() -> str:
             _verified_on(markers),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_without()]) + "\n"
+
+
+def _without() -> list[str]:
+    known = without()
+    return [
+        "## Families without a set",
+        "",
+        "Written from [pages/without.yaml](pages/without.yaml). Where only the template is missing, your tokenizer has it:",
+        '`rolemask.detect(tokenizer)` finds the set that fits, and with `fallback="derive"` it derives one if none does.',
+        "",
+        *(f"- {', '.join(family['names'])}: {family['why']}." for family in known["families"]),
+        "",
+        "These have a set that is not verified on the model's own template:",
+        "",
+        *(f"- [{name}](../registry/{name}.yaml): {why}." for name, why in known["sets"].items()),
+    ]
 
 
 def _verified_on(markers: MarkerSet) -> str:

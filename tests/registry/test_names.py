@@ -47,6 +47,22 @@ def test_a_name_that_means_something_else_here_does_not_load_their_set(name: str
     assert found != entry["set"]
 
 
+WITHOUT = [
+    pytest.param(name, id=f"{project['project']}-{name}")
+    for project in PROJECTS
+    for names in project.get("without", {}).values()
+    for name in names
+]
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_name_without_a_set_loads_none(name: str) -> None:
+    # If a set has it by now, the name goes to `names`, or to `other` if the format isn't the project's.
+    with pytest.raises(UnknownMarkerSetError) as error:
+        load(name)
+    assert "several formats are called" not in str(error.value)
+
+
 def test_no_name_stands_twice_in_a_project() -> None:
     for project in PROJECTS:
         names = [name for key in ("names", "shared", "other") for name in project.get(key, {})]
