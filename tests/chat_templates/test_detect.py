@@ -74,13 +74,11 @@ def test_without_a_network_an_id_is_decided_by_name_with_a_warning(caplog: pytes
     assert "by the model's name alone: its chat template was not compared" in record.getMessage()
 
 
-def test_without_a_network_an_id_that_one_set_alone_does_not_name_is_not_detected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_network_an_id_that_one_set_alone_does_not_name_is_not_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UndetectedError, match=r"cannot load the tokenizer 'no/body'.*; and no marker set names it"):
         detect("no/body", fallback="media")
     for name in ("one", "two"):
-        text = chatml_named(name, "").replace('model_id:\n', 'model_id:\n    - "acme/*-chat"\n')
+        text = chatml_named(name, "").replace("model_id:\n", 'model_id:\n    - "acme/*-chat"\n')
         (tmp_path / f"{name}.yaml").write_text(text.partition("aliases:")[0] + "match:" + text.partition("match:")[2])
     monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
     with pytest.raises(UndetectedError, match="several marker sets name it: one, two"):
