@@ -84,13 +84,19 @@ class _Glance(NamedTuple):
 def glance(path: Path) -> dict[str, Any]:
     """Return the content of a file, quickly, to decide whether to load it.
 
-    `aliases` and `special_tokens`, if there, are lists of texts, and `match` and `media` mappings to such lists. If not, or if the file
+    `aliases` and `special_tokens`, if there, are lists of texts, `match` and `media` mappings to such lists, and `markers` a list of
+    mappings. If not, or if the file
     cannot be read, the content is empty. A malformed file logs a warning. Of built-in files, which tests check, only that much is seen.
     """
     found = _look_at(path)
     if found.problem:
         logger.warning("skipped a malformed marker set: %s. `rolemask check %s` says more", found.problem, path)
     return found.data
+
+
+def is_built_in(path: Path) -> bool:
+    """Whether a file is of the built-in registry, which tests check."""
+    return path.parent == data_folder("registry")
 
 
 def _look_at(path: Path) -> _Glance:
@@ -106,7 +112,7 @@ def _glance(path: Path, modified: int) -> _Glance:
         data = read_quickly(read_text(path))
     except FileReadError as error:
         return _Glance({}, str(error))
-    problem = "" if path.parent == data_folder("registry") else _first_problem(path)
+    problem = "" if is_built_in(path) else _first_problem(path)
     return _Glance(data, problem) if _has_shape(data) else _Glance({}, problem or f"{path}: is no marker set")
 
 
@@ -123,6 +129,9 @@ def _has_shape(data: object) -> bool:
         return False
     tables = [data.get(key, {}) for key in ("match", "media")]
     if not all(isinstance(table, dict) for table in tables):
+        return False
+    markers = data.get("markers", [])
+    if not isinstance(markers, list) or not all(isinstance(marker, dict) for marker in markers):
         return False
     lists = [data.get("aliases", []), data.get("special_tokens", []), *(texts for table in tables for texts in table.values())]
     return all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)

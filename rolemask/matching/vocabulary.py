@@ -6,7 +6,7 @@ Nothing here imports a tokenizer library: each kind is recognised by its attribu
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary, ref
 
 from rolemask.errors import UnsupportedTokenizerError
@@ -257,6 +257,15 @@ def _find_kind(tokenizer: object) -> tuple[object, _Kind]:
         f"cannot read the vocabulary of {type(tokenizer).__name__!r}. Pass a tokenizer or processor of Transformers, tokenizers, "
         "mistral-common or tiktoken, or a marker set that gives its markers as {ids: [...]}"
     )
+
+
+def mistral_version(tokenizer: object) -> str | None:
+    """Return the version of a tokenizer of mistral-common, such as ``v3``; None for any other."""
+    try:
+        inner, kind = _find_kind(tokenizer)
+    except UnsupportedTokenizerError:
+        return None
+    return str(cast("MistralTokenizer", inner).version.value) if kind is _MISTRAL_COMMON else None
 
 
 def spelled(pieces: Mapping[str, int], special_tokens: Iterable[str]) -> dict[int, bytes]:
