@@ -6,6 +6,7 @@ choice downwards, until no other can be a better one.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -36,6 +37,7 @@ _MEDIA_ATTRIBUTES = ("image_token", "video_token", "audio_token", "boi_token", "
 _RIGHT = (Status.OK, Status.MASKS_MORE)
 _NEAREST_COMPARED = 5  # sets that are compared in full to name the nearest
 _NEAREST_TRIED = 15  # sets that are tried for that if no set's headers occur in the template's text
+_ROLE = re.compile(r"{{\s*role\s*}}")
 _ONE_TURN = next(scenario for scenario in SCENARIOS if scenario.name == "one turn")
 
 
@@ -373,8 +375,6 @@ def _find_by_template(candidates: Sequence[_Candidate], identity: Identity, find
     if not supported:
         _refuse_silent(finder)
     usable = [candidate for candidate in candidates if not candidate.lacking]
-    if not usable:
-        raise _other_vocabulary(candidates, identity)
     decisive = next(((one, supported[one.name]) for one in (THREE_TURNS, _ONE_TURN) if one.name in supported), None)
     texts = [truth.text for truth in supported.values()] if decisive is None else [decisive[1].text]
 
@@ -393,24 +393,37 @@ def _find_by_template(candidates: Sequence[_Candidate], identity: Identity, find
         best = fit if best is None or (fit is not None and fit > best) else best
     if best is not None:
         return best.markers
+    if not trials and (writers := [one for one in candidates if one.lacking and _may_write(one.data, texts)]):
+        raise _other_vocabulary(writers, texts[0])
     if not trials:
-        usable.sort(key=lambda one: (sum(token in texts[0] for token in one.data.get("special_tokens", ())), one.match), reverse=True)
+        usable.sort(key=lambda one: (_count_special(one, texts[0]), one.match), reverse=True)
         trials = list(tried(usable[:_NEAREST_TRIED]))
     raise _no_set_fits(trials, truths, decisive)
 
 
+def _count_special(candidate: _Candidate, text: str) -> int:
+    return sum(token in text for token in candidate.data.get("special_tokens", ()))
+
+
 def _may_write(data: Mapping[str, Any], texts: Sequence[str]) -> bool:
     """Whether one of the assistant's headers may occur in the texts. Where none does, no turn of the assistant is found."""
+    words = data.get("role_names")
     for marker in data.get("markers", ()):
-        roles = marker.get("role")
-        if not any(role in (roles if isinstance(roles, list) else [roles]) for role in DEFAULT_ROLES):
-            continue
-        starts = marker.get("start")
-        for start in starts if isinstance(starts, list) else [starts]:
-            fixed = start.partition("{")[0] if isinstance(start, str) else ""  # before what Jinja fills in; ids may be anything
-            if any(fixed in text for text in texts):
+        roles, starts = (value if isinstance(value, list) else [value] for value in (marker.get("role"), marker.get("start")))
+        for role in (role for role in DEFAULT_ROLES if role in roles):
+            word = words.get(role, role) if isinstance(words, dict) else role
+            fixed = [_fixed_part(start, str(word)) for start in starts]
+            if any(part in text for part in fixed for text in texts):
                 return True
     return False
+
+
+def _fixed_part(start: object, word: str) -> str:
+    """Return the part of a marker's start that is known without Jinja; nothing of ids, which may spell anything."""
+    if not isinstance(start, str):
+        return ""
+    before, *after = _ROLE.split(start)
+    return word.join([before, *after]).partition("{")[0]
 
 
 def _no_set_fits(trials: Sequence[_Trial], truths: Sequence[ScenarioTruth], decisive: ScenarioTruth | None) -> _NotFoundError:
@@ -431,15 +444,15 @@ def _no_set_fits(trials: Sequence[_Trial], truths: Sequence[ScenarioTruth], deci
     )
 
 
-def _other_vocabulary(candidates: Sequence[_Candidate], identity: Identity) -> _NotFoundError:
-    nearest = None if identity.vocabulary is None else nearest_set(identity.vocabulary)
-    one = next((candidate for candidate in candidates if candidate.path.stem == nearest), None)
-    which = "" if one is None else f" The nearest is {nearest!r}: the vocabulary {_lacks(one)}."
+def _other_vocabulary(writers: Sequence[_Candidate], text: str) -> _NotFoundError:
+    """Return the error for a template and a tokenizer of two models. `writers` lack special tokens, and their headers are in `text`."""
+    nearest = max(writers, key=lambda one: (_count_special(one, text), _count_names(one.data), one.path.stem))
     return _NotFoundError(
-        f"no registered marker set has all its special tokens in this vocabulary.{which}",
+        f"no registered marker set that fits its chat template has its special tokens in this vocabulary. The nearest is "
+        f"{nearest.path.stem!r}: the vocabulary {_lacks(nearest)}.",
         "other-vocabulary",
-        "Is it another model's tokenizer? If not, `rolemask new` starts a file; fallback='derive' derives a set from the chat template",
-        nearest,
+        "Are the tokenizer and the template of the same model? If so, `rolemask new` starts a file; fallback='derive' derives a set",
+        nearest.path.stem,
     )
 
 
@@ -501,16 +514,19 @@ def nearest_set(vocabulary: Vocabulary) -> str | None:
             continue
         media = [token for tokens in data.get("media", {}).values() for token in tokens if "*" not in token]
         text = "\n".join(_texts_in([special_tokens, media, data.get("markers")]))
-        names = data.get("match", {})
         rank = (
             len(found) == len(special_tokens),
-            _names_one_of(names.get("model_id", ()), [vocabulary.name]),
+            _names_one_of(data.get("match", {}).get("model_id", ()), [vocabulary.name]),
             sum(token in text for token in known) - sum(token not in vocabulary.special_tokens for token in (*special_tokens, *media)),
-            sum(len(texts) for texts in names.values()),
+            _count_names(data),
             path.stem,
         )
         best = rank if best is None else max(best, rank)
     return None if best is None else best[-1]
+
+
+def _count_names(data: Mapping[str, Any]) -> int:
+    return sum(len(names) for names in data.get("match", {}).values())
 
 
 def _texts_in(value: object) -> Iterator[str]:
