@@ -167,21 +167,23 @@ def _find(identity: Identity) -> MarkerSet:
     """
     paths = registered()
     if identity.finder is None:
-        return _find_by_names([candidate for candidate in _candidates(paths, identity) if candidate.match], identity)
-    for path in paths:
-        if not is_built_in(path):
-            glance(path)  # warns if it is malformed, whatever is found
+        files = {path: glance(path) for path in paths}
+        return _find_by_names([candidate for candidate in _candidates(files, identity) if candidate.match], identity)
     sha256 = identity.finder.renderer.template.sha256
-    proven = _candidates([path for path in paths if sha256 in proven_hashes(path)], identity)
-    return _find_proven(proven, identity, identity.finder) or _find_by_template(_candidates(paths, identity), identity, identity.finder)
+    # Files that are not built in are looked at in any case, so that a malformed one is named whatever is found.
+    files = {path: glance(path) for path in paths if sha256 in proven_hashes(path) or not is_built_in(path)}
+    proven = [candidate for candidate in _candidates(files, identity) if candidate.match.template]
+    if (found := _find_proven(proven, identity, identity.finder)) is not None:
+        return found
+    files |= {path: glance(path) for path in paths if path not in files}
+    return _find_by_template(_candidates(files, identity), identity, identity.finder)
 
 
-def _candidates(paths: Iterable[Path], identity: Identity) -> list[_Candidate]:
-    files = [(path, data) for path in paths if (data := glance(path))]
-    processors = {name for _, data in files for name in data.get("match", {}).get("processor", ())}
+def _candidates(files: Mapping[Path, Mapping[str, Any]], identity: Identity) -> list[_Candidate]:
+    processors = {name for data in files.values() for name in data.get("match", {}).get("processor", ())}
     processor = next((name for name in identity.processors if name in processors), None)  # the nearest class that some set names
     found = []
-    for path, data in files:
+    for path, data in files.items():
         names = data.get("match", {})
         match = _Match(
             template=identity.template is not None and identity.template.sha256 in proven_hashes(path),
@@ -192,7 +194,8 @@ def _candidates(paths: Iterable[Path], identity: Identity) -> list[_Candidate]:
         lacking = [
             token for token in data.get("special_tokens", ()) if identity.vocabulary and single_id(token, identity.vocabulary) is None
         ]
-        found.append(_Candidate(path, data, match, tuple(lacking)))
+        if data:  # else it cannot be read
+            found.append(_Candidate(path, data, match, tuple(lacking)))
     return found
 
 
@@ -232,6 +235,7 @@ def _refuse_mistral(identity: Identity) -> None:
     stem = f"mistral_{identity.mistral_version}"
     names = {path.stem: [path.stem, *glance(path).get("aliases", ())] for path in registered()}
     sets = [name for name, all_names in names.items() if any(one == stem or one.startswith(f"{stem}_") for one in all_names)]
+    sets.sort(key=lambda name: not name.startswith("mistral"))  # before those of other names
     if sets:
         raise _NotFoundError(
             f"a tokenizer of mistral-common has no chat template. For its version: {identity.mistral_version} -> {' or '.join(sets)}.",
@@ -393,7 +397,7 @@ def _find_by_template(candidates: Sequence[_Candidate], identity: Identity, find
         best = fit if best is None or (fit is not None and fit > best) else best
     if best is not None:
         return best.markers
-    if not trials and (writers := [one for one in candidates if one.lacking and _may_write(one.data, texts)]):
+    if not trials and (writers := [one for one in candidates if _lacks_what_is_written(one, texts)]):
         raise _other_vocabulary(writers, texts[0])
     if not trials:
         usable.sort(key=lambda one: (_count_special(one, texts[0]), one.match), reverse=True)
@@ -416,6 +420,12 @@ def _may_write(data: Mapping[str, Any], texts: Sequence[str]) -> bool:
             if any(part in text for part in fixed for text in texts):
                 return True
     return False
+
+
+def _lacks_what_is_written(candidate: _Candidate, texts: Sequence[str]) -> bool:
+    """Whether the template writes the assistant's header, and the special tokens that the vocabulary lacks."""
+    written = all(any(token in text for text in texts) for token in candidate.lacking)
+    return bool(candidate.lacking) and written and _may_write(candidate.data, texts)
 
 
 def _fixed_part(start: object, word: str) -> str:
@@ -445,7 +455,7 @@ def _no_set_fits(trials: Sequence[_Trial], truths: Sequence[ScenarioTruth], deci
 
 
 def _other_vocabulary(writers: Sequence[_Candidate], text: str) -> _NotFoundError:
-    """Return the error for a template and a tokenizer of two models. `writers` lack special tokens, and their headers are in `text`."""
+    """Return the error for a template and a tokenizer of two models: the text has the headers of `writers`, and tokens that they lack."""
     nearest = max(writers, key=lambda one: (_count_special(one, text), _count_names(one.data), one.path.stem))
     return _NotFoundError(
         f"no registered marker set that fits its chat template has its special tokens in this vocabulary. The nearest is "
