@@ -248,7 +248,7 @@ def _refuse_mistral(identity: Identity) -> None:
 def _load(path: Path) -> MarkerSet | None:
     try:
         return load_file(path)
-    except RoleMaskError as error:  # a broken file must not hide the others
+    except Exception as error:  # whatever is wrong with one file, it must not hide the others
         logger.warning("skipped a malformed marker set: %s", str(error).partition("\n")[0])
         return None
 
@@ -264,15 +264,18 @@ def _find_proven(candidates: Sequence[_Candidate], identity: Identity, finder: G
     if not candidates:
         return None
     decisive = next(filter(None, (_truth_of(finder, scenario) for scenario in (THREE_TURNS, _ONE_TURN))), None)
+    if decisive is None:
+        return None
+    standard = _Standard(identity, [decisive], decisive)
     fits = []
     for candidate in candidates:
         markers = _load(candidate.path)
-        if markers is None or decisive is None:
+        if markers is None:
             return None
         passed = _passed_in_proof(markers, finder.renderer.template.sha256)
         if not passed:
             return None
-        if not candidate.lacking and _Trial(candidate, markers, identity, [decisive], decisive).is_right:
+        if not candidate.lacking and _Trial(candidate, markers, standard).is_right:
             fits.append(_fit(candidate.match, passed, markers, identity))
     best = max(fits, default=None)
     return best.markers if best is not None and best.complete else None
@@ -297,32 +300,44 @@ def _truth_of(finder: GroundTruthFinder, scenario: Scenario) -> ScenarioTruth | 
 # --- by what the template writes
 
 
-class _Trial:
-    """A set beside the ground truths of a template, on a toy tokenizer: that has the set's special tokens too, and is fast.
+class _Standard:
+    """What sets are compared with: the ground truths of a model's template. `decisive` is the scenario that must come out right."""
 
-    `potential` is the best fit that the set could be. `decisive` is the scenario that must come out right.
-    """
-
-    def __init__(
-        self,
-        candidate: _Candidate,
-        markers: MarkerSet,
-        identity: Identity,
-        truths: Sequence[ScenarioTruth],
-        decisive: ScenarioTruth | None,
-    ) -> None:
-        self.candidate = candidate
-        self.markers = markers
+    def __init__(self, identity: Identity, truths: Sequence[ScenarioTruth], decisive: ScenarioTruth | None) -> None:
+        self.identity = identity
         self.truths = truths
         self.decisive = decisive
-        self.potential = _fit(candidate.match, len(_supported(truths)), markers, identity)
-        self._vocabulary = identity.vocabulary
+        self.texts = [truth.text for _, truth in _supported(truths)]
+
+    @cached_property
+    def written(self) -> Vocabulary | None:
+        """The special tokens of the model that the texts have, and those around a chat: toy tokenizers have them too."""
+        vocabulary = self.identity.vocabulary
+        if vocabulary is None:
+            return None
+        around = (vocabulary.eos_id, vocabulary.bos_id, vocabulary.pad_id)
+        everything = "\n".join(self.texts)
+        tokens = {text: id_ for text, id_ in vocabulary.special_tokens.items() if id_ in around or text in everything}
+        return replace(vocabulary, pieces={}, special_tokens=tokens, encode=None, shared_index=None)
+
+
+class _Trial:
+    """A set beside the ground truths of a template, on a toy tokenizer: that has the special tokens that matter, and is fast.
+
+    `potential` is the best fit that the set could be.
+    """
+
+    def __init__(self, candidate: _Candidate, markers: MarkerSet, standard: _Standard) -> None:
+        self.candidate = candidate
+        self.markers = markers
+        self.standard = standard
+        self.potential = _fit(candidate.match, len(standard.texts), markers, standard.identity)
         self._scores: dict[str, Score] = {}
 
     @cached_property
     def rules(self) -> Rules | None:
-        texts = [truth.text for _, truth in _supported(self.truths)]
-        for vocabulary in (ToyTokenizer(self.markers, texts).vocabulary, self._vocabulary):
+        toy = ToyTokenizer(self.markers, self.standard.texts, self.standard.written)
+        for vocabulary in (toy.vocabulary, self.standard.identity.vocabulary):
             try:
                 return None if vocabulary is None else compile_rules(self.markers, vocabulary)
             except TokenizerMismatchError:  # markers that are given as ids exist in the model's own vocabulary only
@@ -340,12 +355,12 @@ class _Trial:
     @property
     def is_right(self) -> bool:
         """Whether the decisive scenario comes out right; if the template writes none, this is left to the others."""
-        return self.decisive is None or self.score(self.decisive).status in _RIGHT
+        return self.standard.decisive is None or self.score(self.standard.decisive).status in _RIGHT
 
     def fit(self) -> _Fit | None:
         """Compare all scenarios, until the first that differs."""
         passed = 0
-        for truth in self.truths:
+        for truth in self.standard.truths:
             status = self.score(truth).status
             if status is Status.DIFFERS:
                 return None
@@ -362,7 +377,7 @@ class _Trial:
     def first_difference(self) -> str:
         """Return the first scenario that differs, and where."""
         assert self.rules is not None
-        for result in compare_labels(self.rules, self.truths, self.markers.masks_more):
+        for result in compare_labels(self.rules, self.standard.truths, self.markers.masks_more):
             if result.status is Status.DIFFERS:
                 return f"{result.scenario}: {result.difference}"
         return "none of the scenarios that decide can be compared"
@@ -380,13 +395,14 @@ def _find_by_template(candidates: Sequence[_Candidate], identity: Identity, find
         _refuse_silent(finder)
     usable = [candidate for candidate in candidates if not candidate.lacking]
     decisive = next(((one, supported[one.name]) for one in (THREE_TURNS, _ONE_TURN) if one.name in supported), None)
-    texts = [truth.text for truth in supported.values()] if decisive is None else [decisive[1].text]
+    standard = _Standard(identity, truths, decisive)
+    texts = standard.texts if decisive is None else [decisive[1].text]
 
     def tried(some: Iterable[_Candidate]) -> Iterator[_Trial]:
         for candidate in some:
             markers = _load(candidate.path)
             if markers is not None:
-                yield _Trial(candidate, markers, identity, truths, decisive)
+                yield _Trial(candidate, markers, standard)
 
     trials = list(tried(candidate for candidate in usable if _may_write(candidate.data, texts)))
     best: _Fit | None = None
@@ -402,7 +418,7 @@ def _find_by_template(candidates: Sequence[_Candidate], identity: Identity, find
     if not trials:
         usable.sort(key=lambda one: (_count_special(one, texts[0]), one.match), reverse=True)
         trials = list(tried(usable[:_NEAREST_TRIED]))
-    raise _no_set_fits(trials, truths, decisive)
+    raise _no_set_fits(trials, standard)
 
 
 def _count_special(candidate: _Candidate, text: str) -> int:
@@ -436,15 +452,15 @@ def _fixed_part(start: object, word: str) -> str:
     return word.join([before, *after]).partition("{")[0]
 
 
-def _no_set_fits(trials: Sequence[_Trial], truths: Sequence[ScenarioTruth], decisive: ScenarioTruth | None) -> _NotFoundError:
+def _no_set_fits(trials: Sequence[_Trial], standard: _Standard) -> _NotFoundError:
     """Return the error with the nearest set. The likeliest after the decisive scenario are compared in full."""
     advice = "`rolemask new` starts a file; fallback='derive' derives a set from the chat template"
-    first = truths if decisive is None else [decisive]
+    first = standard.truths if standard.decisive is None else [standard.decisive]
     able = [trial for trial in trials if trial.rules is not None]
     if not able:
         return _NotFoundError("no registered marker set fits its chat template.", "no-set-fits", advice)
     likely = sorted(able, key=lambda trial: (*trial.likeness(first), trial.potential), reverse=True)[:_NEAREST_COMPARED]
-    nearest = max(likely, key=lambda trial: (*trial.likeness(truths), trial.potential))
+    nearest = max(likely, key=lambda trial: (*trial.likeness(standard.truths), trial.potential))
     name = nearest.markers.name
     return _NotFoundError(
         f"no registered marker set fits its chat template. The nearest is {name!r}: {nearest.first_difference()}.",

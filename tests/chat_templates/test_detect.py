@@ -509,3 +509,16 @@ def test_every_reason_says_what_to_do_next(tokenizer: Any, tmp_path: Path, monke
         assert f'"{reason}"' in (UndetectedError.__doc__ or "")
         assert any(step in message for step in ("rolemask.load", "`rolemask new`", "`rolemask check`")), message
     assert "'named' names it, but its vocabulary lacks its special token '<|turn|>'" in seen["other-vocabulary"]
+
+
+def test_the_tokenizers_own_eos_token_ends_the_turns_of_a_set_that_names_none(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}{{ '### Instruction:\n' if m.role == 'user' else '### Response:\n' }}{{ m.content }}"
+        "{{ '\n\n' if m.role == 'user' else eos_token + '\n' }}{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+    )
+    markers = detect(tokenizer)
+    assert "### Response:" in str(markers.markers)
+    masker = markers.compile(tokenizer)
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "world"}]
+    ids = tokenizer.encode(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
+    assert tokenizer.decode([label for label in masker(ids) if label != -100]) == "world<|im_end|>"
