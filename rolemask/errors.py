@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,8 +75,45 @@ class UnknownMarkerSetError(RoleMaskError, LookupError):
     """No marker set has this name or model id, or several formats have it."""
 
 
+UndetectedReason = Literal[
+    "unnamed",
+    "ambiguous-names",
+    "mistral-version",
+    "malformed-set",
+    "other-vocabulary",
+    "broken-template",
+    "silent-template",
+    "no-set-fits",
+    "trains-too-much",
+]
+"""Why `detect` found no marker set; `UndetectedError` explains each."""
+
+
 class UndetectedError(RoleMaskError, LookupError):
-    """No marker set fits this model."""
+    """No marker set fits this model. The message says why, and what to do next.
+
+    `reason` is one of:
+
+    - ``"unnamed"``: there is no chat template, and no set names the model's id, type or processor. Pass its processor or tokenizer, or
+      `load` a set by name.
+    - ``"ambiguous-names"``: there is no chat template, and several sets name the model. `load` one of those that the message lists.
+    - ``"mistral-version"``: a tokenizer of mistral-common, which has no chat template. `load` a set for its version: the message names it.
+    - ``"malformed-set"``: the only set that names the model is malformed. `rolemask check` says where.
+    - ``"other-vocabulary"``: the tokenizer has not all special tokens of any set in question. It is another model's, or needs a new set.
+    - ``"broken-template"``: the chat template is no Jinja, or fails on every chat. Repair it; the message has Jinja's own, and the line.
+    - ``"silent-template"``: the chat template leaves a part out of every chat, so nothing can be compared. `load` a set by name.
+    - ``"no-set-fits"``: every set differs from the chat template. The message shows where the nearest one, `nearest`, differs.
+      ``fallback="derive"`` derives a set, `rolemask new` starts a file.
+    - ``"trains-too-much"``: no set fits, and the set that ``fallback="derive"`` derived would train what the model never generates.
+      `rolemask new` writes it to a file, to be corrected.
+
+    `nearest` is the name of the set that comes nearest, if some set comes near.
+    """
+
+    def __init__(self, message: str, *, reason: UndetectedReason = "no-set-fits", nearest: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.nearest = nearest
 
 
 class FileReadError(RoleMaskError, OSError):

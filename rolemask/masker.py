@@ -8,7 +8,7 @@ from weakref import ReferenceType, ref
 
 from rolemask.chat_templates.detect import detect, nearest_set
 from rolemask.chat_templates.self_check import self_check as check_against_template
-from rolemask.errors import EmptyRowError, InputError, RoleMaskError, TokenizerMismatchError, checks_keywords
+from rolemask.errors import EmptyRowError, InputError, RoleMaskError, TokenizerMismatchError, UndetectedError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.batch import (
     ArrayBatch,
@@ -683,8 +683,9 @@ def _warn_of_endless_turns(rules: Rules) -> None:
 
 
 def _nearest(tokenizer: object) -> str | None:
-    """Return the set that fits the tokenizer's chat template, or else the one with the most of its special tokens."""
+    """Return the set that fits the tokenizer's chat template, or comes nearest to it, or else the one whose special tokens do."""
     try:
         return detect(tokenizer).name
-    except RoleMaskError:  # no chat template, or no set that fits it
-        return nearest_set(read_vocabulary(tokenizer))
+    except RoleMaskError as error:  # no chat template, or no set that fits it
+        nearest = error.nearest if isinstance(error, UndetectedError) else None
+        return nearest or nearest_set(read_vocabulary(tokenizer))

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rolemask.chat_templates.ground_truth import GroundTruth, ScenarioTruth, lies_within
 from rolemask.chat_templates.rendering import UnsupportedScenarioError
@@ -81,14 +81,37 @@ class ScenarioResult:
         return self.reason if self.difference is None else str(self.difference)
 
 
+class Score(NamedTuple):
+    """How the labels of one scenario compare with the ground truth: of `tokens` tokens, `right` are labelled right."""
+
+    status: Status
+    tokens: int = 0
+    right: int = 0
+
+
+def score_labels(rules: Rules, truth: GroundTruth | UnsupportedScenarioError, masks_more: Collection[str] = ()) -> Score:
+    """Compare the labels of one scenario like `compare_labels`, without words: several times as fast."""
+    if isinstance(truth, UnsupportedScenarioError):
+        return Score(Status.NOT_SUPPORTED)
+    try:
+        labels = _label(rules, truth)
+    except UnsupportedScenarioError:
+        return Score(Status.NOT_SUPPORTED)
+    return Score(labels.status(_roles_of(rules, masks_more)), len(labels.ids), len(labels.ids) - len(labels.wrong))
+
+
 def compare_labels(rules: Rules, truths: Iterable[ScenarioTruth], masks_more: Collection[str] = ()) -> Iterator[ScenarioResult]:
     """Compare the labels under the default policy with the ground truth of each scenario, one after the other.
 
     The tokenizer that `rules` were compiled for must be able to encode. Tokens of the roles `masks_more` may be lost; nothing may be
     trained that the model does not generate.
     """
-    may_lose = {rules.roles.index(role) for role in masks_more}
+    may_lose = _roles_of(rules, masks_more)
     return (_compare_one(rules, scenario.name, truth, may_lose) for scenario, truth in truths)
+
+
+def _roles_of(rules: Rules, names: Collection[str]) -> set[int]:
+    return {rules.roles.index(name) for name in names}
 
 
 def compare_with_toy_tokenizer(markers: MarkerSet, truths: Sequence[ScenarioTruth]) -> Iterator[ScenarioResult]:
@@ -104,24 +127,45 @@ def _compare_one(rules: Rules, name: str, truth: GroundTruth | UnsupportedScenar
     if isinstance(truth, UnsupportedScenarioError):
         return ScenarioResult(name, Status.NOT_SUPPORTED, reason=str(truth))
     try:
-        ids, places = tokens_of(truth.text, rules.vocabulary)
+        labels = _label(rules, truth)
     except UnsupportedScenarioError as reason:
         return ScenarioResult(name, Status.NOT_SUPPORTED, reason=str(reason))
+    ids, trained, wrong = labels.ids, labels.trained, labels.wrong
+    return ScenarioResult(
+        name,
+        labels.status(may_lose),
+        difference=_first_difference(ids, trained, wrong, rules.vocabulary) if wrong else None,
+        notes=tuple(_notes(truth, trained, labels.places)),
+        trained=_with_brackets(ids, trained, rules.vocabulary),
+        expected=_with_brackets(ids, labels.expected, rules.vocabulary),
+    )
+
+
+class _Labels(NamedTuple):
+    """The tokens of a scenario: which are trained, which should be, and where they differ."""
+
+    ids: list[int]
+    places: list[tuple[int, int]]
+    roles: list[int]
+    trained: list[bool]
+    expected: list[bool]
+    wrong: list[int]
+
+    def status(self, may_lose: Collection[int]) -> Status:
+        if not self.wrong:
+            return Status.OK
+        excused = all(self.expected[at] and self.roles[at] in may_lose for at in self.wrong)
+        return Status.MASKS_MORE if excused else Status.DIFFERS
+
+
+def _label(rules: Rules, truth: GroundTruth) -> _Labels:
+    ids, places = tokens_of(truth.text, rules.vocabulary)
     roles = [role for role in DEFAULT_ROLES if role in rules.roles]
     masked = mask(ids, rules, make_policy(rules.roles, roles_to_train=roles))
     trained = [label != IGNORE_INDEX for label in masked.labels]
     expected = tokens_within(places, truth.regions, truth.text)
     wrong = [at for at in range(len(ids)) if trained[at] != expected[at]]
-    difference = _first_difference(ids, trained, wrong, rules.vocabulary) if wrong else None
-    excused = all(expected[at] and masked.roles[at] in may_lose for at in wrong)
-    return ScenarioResult(
-        name,
-        Status.OK if not wrong else Status.MASKS_MORE if excused else Status.DIFFERS,
-        difference=difference,
-        notes=tuple(_notes(truth, trained, places)),
-        trained=_with_brackets(ids, trained, rules.vocabulary),
-        expected=_with_brackets(ids, expected, rules.vocabulary),
-    )
+    return _Labels(ids, places, masked.roles, trained, expected, wrong)
 
 
 def tokens_of(text: str, vocabulary: Vocabulary) -> tuple[list[int], list[tuple[int, int]]]:

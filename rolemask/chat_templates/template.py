@@ -12,6 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import jinja2
@@ -56,15 +57,32 @@ def _compiled(source: str) -> jinja2.Template:
 
 
 class RenderError(ChatError):
-    """A chat template failed on some messages. `reason` is the template's own error, without the template's name."""
+    """A chat template failed on some messages.
 
-    def __init__(self, template: str, reason: str) -> None:
-        super().__init__(template, reason)
+    `reason` is the template's own error, without the template's name; `line` is the line of the template where it arose, if it is known.
+    """
+
+    def __init__(self, template: str, reason: str, line: int | None = None) -> None:
+        super().__init__(template, reason, line)
         self.template = template
         self.reason = reason
+        self.line = line
+
+    @property
+    def is_syntax(self) -> bool:
+        """Whether the template is no Jinja, so that it fails on any messages."""
+        return isinstance(self.__cause__, jinja2.TemplateSyntaxError)
 
     def __str__(self) -> str:
         return f"{self.template}: {self.reason}"
+
+
+def _line_of(error: Exception) -> int | None:
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return error.lineno
+    # Jinja puts the template's own lines into the traceback.
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    return lines[-1] if lines else None
 
 
 @dataclass(frozen=True)
@@ -138,7 +156,7 @@ class ChatTemplate:
             marked = _compiled(self.source).render(messages=given, tools=tools, add_generation_prompt=prompt, **variables)
             text, generated, written_for = read_marks(marked)
         except Exception as error:  # templates can raise anything
-            raise RenderError(self.name, f"{type(error).__name__}: {error}") from error
+            raise RenderError(self.name, f"{type(error).__name__}: {error}", _line_of(error)) from error
         return Rendering(text, tuple(generated), tuple(written_for))
 
 

@@ -25,7 +25,7 @@ from rolemask.check import check_files
 from rolemask.cli.chats import Chat, read_chats, render_with_markers, render_with_tokenizer
 from rolemask.cli.html import to_html
 from rolemask.errors import ChatError, FileReadError, RoleMaskError
-from rolemask.markers.registry import available, load
+from rolemask.markers.registry import load, load_file, registered
 from rolemask.markers.schema import schema_comment, schema_path
 from rolemask.markers.source import read_text
 from rolemask.markers.spec import MarkerSet
@@ -76,8 +76,12 @@ def list_() -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "title", "roles", "aliases"):
         table.add_column(heading, overflow="fold")
-    for name in available():
-        markers = load(name)
+    for path in sorted(registered(), key=lambda path: path.stem):
+        try:
+            markers = load_file(path)
+        except RoleMaskError as error:
+            click.echo(f"skipped a malformed marker set: {error}", err=True)
+            continue
         table.add_row(*map(escape, (markers.name, markers.title, ", ".join(markers.roles), ", ".join(markers.aliases))))
     Console().print(table)
 

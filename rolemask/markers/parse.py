@@ -1,5 +1,6 @@
 """YAML source -> MarkerSet: the JSON Schema first, then the lints."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ SCHEMA_VERSION = 1
 
 # Strict, so that a misspelt variable is an error and not an empty string.
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+_MAY_BE_JINJA = re.compile(r"{[{%#]|\r")  # Jinja changes line ends too
 
 
 def parse_marker_set(source: Source) -> MarkerSet:
@@ -99,6 +101,8 @@ def _read_patterns(source: Source, at: KeyPath, value: Any, word: str, problems:
 
 
 def _render(source: Source, at: KeyPath, text: str, word: str, problems: list[Problem]) -> str:
+    if not _MAY_BE_JINJA.search(text):
+        return text
     try:
         return _JINJA.from_string(text).render(role=word)
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:

@@ -1,5 +1,6 @@
 """Finds the file of a marker set, by name, alias, model id or path: in your folders, the built-in registry, installed packages."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,25 +9,22 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, NamedTuple
 
 from rolemask.errors import FileReadError, MarkerSetError, Place, Problem, UnknownMarkerSetError
 from rolemask.markers.folders import data_folder
 from rolemask.markers.names import fold, nearest, other_versions
 from rolemask.markers.parse import parse_marker_set
-from rolemask.markers.source import read_source, read_text
+from rolemask.markers.source import read_quickly, read_source, read_text
 from rolemask.markers.spec import MarkerSet
+
+logger = logging.getLogger("rolemask")
 
 FOLDERS_VARIABLE = "ROLEMASK_REGISTRY"
 """Environment variable: folders of marker sets, separated like PATH. They take precedence over the built-in registry."""
 
 ENTRY_POINTS = "rolemask.marker_sets"
 """Entry point group for packages with marker sets. Each entry names a package whose folder contains the YAML files."""
-
-# The C loader is ten times as fast. It serves lookups only; `load_file` reads a file with places and checks it.
-_QUICK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -97,13 +95,18 @@ def sets_of_model(model: str, *, registry: str | Path | None = None) -> list[Pat
 
 
 def load_file(path: Path) -> MarkerSet:
-    """Load the marker set in one YAML file; raises like `load`."""
-    return parse_marker_set(read_source(read_text(path), str(path)))
+    """Load the marker set in one YAML file; raises like `load`. A file that hasn't changed is parsed once."""
+    return _parse(str(path), read_text(path))
+
+
+@lru_cache(maxsize=1024)
+def _parse(path: str, text: str) -> MarkerSet:
+    return parse_marker_set(read_source(text, path))
 
 
 def available(*, registry: str | Path | None = None) -> list[str]:
-    """Return the names of all marker sets, sorted."""
-    return sorted({path.stem for path in registered(registry)})
+    """Return the names of all marker sets, sorted. Malformed files are skipped with a warning."""
+    return sorted({path.stem for path in registered(registry) if glance(path) and not _look_at(path).problem})
 
 
 def registered(registry: str | Path | None = None) -> list[Path]:
@@ -111,18 +114,67 @@ def registered(registry: str | Path | None = None) -> list[Path]:
     return list(_files_by_precedence(_levels(registry)))
 
 
+class _Glance(NamedTuple):
+    """The content of a file if what is looked up in it has the right shape, else nothing; and the first problem of the file."""
+
+    data: dict[str, Any]
+    problem: str = ""
+
+
 def glance(path: Path) -> dict[str, Any]:
-    """Return the content of a file, quickly and unchecked, to decide whether to load it. Empty if it cannot be read."""
-    return _glance(path, path.stat().st_mtime_ns)
+    """Return the content of a file, quickly, to decide whether to load it.
+
+    `aliases` and `special_tokens`, if there, are lists of texts, `match` and `media` mappings to such lists, and `markers` a list of
+    mappings. If not, or if the file
+    cannot be read, the content is empty. A malformed file logs a warning. Of built-in files, which tests check, only that much is seen.
+    """
+    found = _look_at(path)
+    if found.problem:
+        logger.warning("skipped a malformed marker set: %s. `rolemask check %s` says more", found.problem, path)
+    return found.data
+
+
+def is_built_in(path: Path) -> bool:
+    """Whether a file is of the built-in registry, which tests check."""
+    return path.parent == data_folder("registry")
+
+
+def _look_at(path: Path) -> _Glance:
+    try:
+        return _glance(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        return _Glance({}, f"{path}: cannot be read: {error.strerror or error}")
 
 
 @lru_cache(maxsize=1024)
-def _glance(path: Path, modified: int) -> dict[str, Any]:
+def _glance(path: Path, modified: int) -> _Glance:
     try:
-        found = yaml.load(read_text(path), _QUICK_LOADER)
-    except (yaml.YAMLError, FileReadError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        data = read_quickly(read_text(path))
+    except FileReadError as error:
+        return _Glance({}, str(error))
+    problem = "" if is_built_in(path) else _first_problem(path)
+    return _Glance(data, problem) if _has_shape(data) else _Glance({}, problem or f"{path}: is no marker set")
+
+
+def _first_problem(path: Path) -> str:
+    try:
+        load_file(path)
+    except Exception as error:  # whatever is wrong with one file, it must not hide the others
+        return str(error).partition("\n")[0] or type(error).__name__
+    return ""
+
+
+def _has_shape(data: object) -> bool:
+    if not isinstance(data, dict):
+        return False
+    tables = [data.get(key, {}) for key in ("match", "media")]
+    if not all(isinstance(table, dict) for table in tables):
+        return False
+    markers = data.get("markers", [])
+    if not isinstance(markers, list) or not all(isinstance(marker, dict) for marker in markers):
+        return False
+    lists = [data.get("aliases", []), data.get("special_tokens", []), *(texts for table in tables for texts in table.values())]
+    return all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)
 
 
 def _levels(registry: str | Path | None) -> list[list[Path]]:
@@ -161,18 +213,22 @@ def _index(levels: Sequence[Sequence[Path]]) -> dict[str, list[_Name]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
+    found = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    for path in found:
+        if not path.is_file():
+            logger.warning("skipped a malformed marker set: %s is no file", path)
+    return [path for path in found if path.is_file()]
 
 
 def _names(path: Path) -> dict[str, _Name]:
     """Return folded name -> name, of all that a file has."""
-    own = [_Name(name, path) for name in (path.stem, *_texts(glance(path).get("aliases")))]
-    shared = [_Name(name, path, shared=True) for name in _texts(glance(path).get("also_called"))]
+    own = [_Name(name, path) for name in (path.stem, *_texts(_look_at(path).data.get("aliases")))]
+    shared = [_Name(name, path, shared=True) for name in _texts(_look_at(path).data.get("also_called"))]
     return {fold(name.spelling): name for name in reversed([*own, *shared])}
 
 
 def _model_ids(path: Path) -> list[str]:
-    match = glance(path).get("match")
+    match = _look_at(path).data.get("match")
     return _texts(match.get("model_id")) if isinstance(match, dict) else []
 
 

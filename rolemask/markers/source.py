@@ -30,6 +30,10 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
 
+# libyaml is ten times as fast and says the same places. Some builds of PyYAML lack it.
+_CLoader: Any = getattr(yaml, "CSafeLoader", None)
+_QuickLoader: Any = _CLoader and type("_QuickLoader", (_CLoader,), {"yaml_implicit_resolvers": _Loader.yaml_implicit_resolvers})
+
 
 @dataclass
 class Source:
@@ -79,18 +83,37 @@ def read_source(text: str, path: str) -> Source:
     source = Source(path)
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
+        node = _compose_quickly(text) or loader.get_single_node()
         source.data = None if node is None else _build(loader, node, (), source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = _place(path, mark) if mark else Place(path, 1, 1)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise MarkerSetError([Problem(place, f"not valid YAML: {problem}")]) from error
-    except ValueError as error:  # a scalar that looks like a number but isn't
+    except (ValueError, LookupError, AttributeError, ArithmeticError) as error:  # a scalar that is not what its tag or its look says
         raise MarkerSetError([Problem(Place(path, 1, 1), f"not valid YAML: {error}", "quote the value")]) from error
     except RecursionError as error:
         raise MarkerSetError([Problem(Place(path, 1, 1), "not a marker set: nested too deeply")]) from error
     return source
+
+
+def read_quickly(text: str) -> Any:
+    """Return the data of a YAML document without places, unchecked. None if it is not YAML."""
+    try:
+        return yaml.load(text, _QuickLoader or _Loader)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        return None
+
+
+def _compose_quickly(text: str) -> yaml.Node | None:
+    """Return the document as libyaml reads it; None if there is anything wrong, which PyYAML's own parser explains better."""
+    try:
+        if _QuickLoader is None or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _QuickLoader)):
+            return None
+        node: yaml.Node | None = _QuickLoader(text).get_single_node()
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return node
 
 
 def _build(loader: _Loader, node: yaml.Node, at: KeyPath, source: Source) -> Any:

@@ -69,8 +69,8 @@ _cache: WeakKeyDictionary[object, dict[Hashable, "Rules"]] = WeakKeyDictionary()
 def rules_for(markers: MarkerSet, tokenizer: object) -> Rules:
     """Compile against a tokenizer or processor, and cache the result for as long as the tokenizer lives.
 
-    A tokenizer that has gained tokens since, or has another EOS or padding token, is compiled against anew; so is one that has no
-    length, no hash or no weak references.
+    A tokenizer that has changed since is compiled against anew (see `read_vocabulary`); so is one that has no length, no hash or no weak
+    references.
 
     Raises:
         UnsupportedTokenizerError: See `read_vocabulary`.
@@ -78,22 +78,18 @@ def rules_for(markers: MarkerSet, tokenizer: object) -> Rules:
     """
     if tokenizer is None:
         return compile_rules(markers, None)
+    # What is cached must not keep its key, the tokenizer, alive.
+    vocabulary = read_vocabulary(tokenizer, keep=False)
     inner = getattr(tokenizer, "tokenizer", tokenizer)
     if not isinstance(inner, Sized):
-        return compile_rules(markers, read_vocabulary(tokenizer))
+        return compile_rules(markers, vocabulary)
     try:
         known = _cache.setdefault(inner, {})
     except TypeError:  # no hash or no weak references
-        return compile_rules(markers, read_vocabulary(tokenizer))
-    key = (
-        markers,
-        len(inner),
-        getattr(inner, "eos_token_id", None),
-        getattr(inner, "pad_token_id", None),
-        getattr(inner, "bos_token_id", None),
-    )
+        return compile_rules(markers, vocabulary)
+    key = (markers, vocabulary.index)  # another one as soon as the vocabulary is read anew
     if key not in known:
-        known[key] = compile_rules(markers, read_vocabulary(tokenizer))
+        known[key] = compile_rules(markers, vocabulary)
     return known[key]
 
 

@@ -12,7 +12,7 @@ _WORD = re.compile(r" ?\w+|\s+|[^\w\s]+")
 
 
 class ToyTokenizer:
-    """Has a token for each special token of the marker set, each word of `texts`, and each byte.
+    """Has a token for each special token of the marker set, each word of `texts`, and each byte; and the special tokens of `like`.
 
     >>> from rolemask import load
     >>> tokenizer = ToyTokenizer(load("chatml"), ["Hello world"])
@@ -20,10 +20,13 @@ class ToyTokenizer:
     ['<|im_start|>', 'Hello', ' world', '!']
     """
 
-    def __init__(self, markers: MarkerSet, texts: Iterable[str] = ()) -> None:
-        eos = markers.eos_token or DEFAULT_EOS
+    def __init__(self, markers: MarkerSet, texts: Iterable[str] = (), like: Vocabulary | None = None) -> None:
+        theirs = {} if like is None else like.special_token_texts
+        ends = (None, None, None) if like is None else (like.eos_id, like.bos_id, like.pad_id)
+        eos, bos, pad = (None if id_ is None else theirs.get(id_) for id_ in ends)
+        eos, bos = eos or markers.eos_token or DEFAULT_EOS, bos or DEFAULT_BOS
         media = [token for token in markers.media_tokens if "*" not in token]
-        special_tokens = dict.fromkeys([*markers.special_tokens, *media, eos, DEFAULT_BOS])
+        special_tokens = dict.fromkeys([*markers.special_tokens, *media, eos, bos, *theirs.values()])
         self._special_tokens = {text: 256 + index for index, text in enumerate(special_tokens)}
         words = {
             word
@@ -40,7 +43,8 @@ class ToyTokenizer:
             special_tokens=self._special_tokens,
             encode=self.encode,
             eos_id=self._special_tokens[eos],
-            bos_id=self._special_tokens[DEFAULT_BOS],
+            bos_id=self._special_tokens[bos],
+            pad_id=None if pad is None else self._special_tokens[pad],
         )
 
     def encode(self, text: str) -> list[int]:

@@ -3,15 +3,35 @@
 Nothing here imports a tokenizer library: each kind is recognised by its attributes. The protocols say which ones are used of it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
+from weakref import WeakKeyDictionary, ref
 
 from rolemask.errors import UnsupportedTokenizerError
 
 META_SPACE = "▁"  # how SentencePiece writes a space
 BYTE_LEVEL_SPACE = "Ġ"  # how byte-level BPE writes a space
+
+
+class _Index:
+    """Looks pieces up by their bytes. Copies of a vocabulary share it, since it takes a while to make."""
+
+    def __init__(self, pieces: Mapping[int, bytes]) -> None:
+        self.pieces = pieces
+
+    @cached_property
+    def ids_of_piece(self) -> dict[bytes, list[int]]:
+        ids: dict[bytes, list[int]] = {}
+        for id_, piece in self.pieces.items():
+            if piece:
+                ids.setdefault(piece, []).append(id_)
+        return ids
+
+    @cached_property
+    def sorted_pieces(self) -> list[bytes]:
+        return sorted(self.ids_of_piece)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +56,12 @@ class Vocabulary:
     eos_id: int | None = None
     pad_id: int | None = None
     bos_id: int | None = None
+    shared_index: _Index | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # A masker is pickled for worker processes; a tokenizer often cannot be, and is no longer needed.
-        return {key: self.__dict__[key] for key in ("name", "pieces", "special_tokens", "eos_id", "pad_id", "bos_id")} | {"encode": None}
+        kept = ("name", "pieces", "special_tokens", "eos_id", "pad_id", "bos_id")
+        return {key: self.__dict__[key] for key in kept} | {"encode": None, "shared_index": None}
 
     @cached_property
     def special_token_texts(self) -> dict[int, str]:
@@ -47,18 +69,19 @@ class Vocabulary:
         return {id_: text for text, id_ in self.special_tokens.items()}
 
     @cached_property
+    def index(self) -> _Index:
+        """The pieces by their bytes."""
+        return self.shared_index or _Index(self.pieces)
+
+    @property
     def ids_of_piece(self) -> dict[bytes, list[int]]:
         """Bytes -> the ids that stand for them. SentencePiece has two newlines: a piece and a byte."""
-        ids: dict[bytes, list[int]] = {}
-        for id_, piece in self.pieces.items():
-            if piece:
-                ids.setdefault(piece, []).append(id_)
-        return ids
+        return self.index.ids_of_piece
 
-    @cached_property
+    @property
     def sorted_pieces(self) -> list[bytes]:
         """All pieces, sorted, so that those with a common prefix are neighbours."""
-        return sorted(self.ids_of_piece)
+        return self.index.sorted_pieces
 
     def text(self, ids: Iterable[int]) -> str:
         """Return the text of the ids. An unknown id, or a part of a character, shows as U+FFFD."""
@@ -84,6 +107,8 @@ class TransformersTokenizer(Protocol):
     @property
     def added_tokens_decoder(self) -> Mapping[int, AddedToken]: ...  # noqa: D102 - the library's
 
+    def __len__(self) -> int: ...
+
     def get_vocab(self) -> Mapping[str, int]: ...  # noqa: D102 - the library's
 
     def encode(self, text: str, *, add_special_tokens: bool) -> Sequence[int]: ...  # noqa: D102 - the library's
@@ -101,6 +126,8 @@ class TokenizersTokenizer(Protocol):
     padding: Mapping[str, Any] | None
 
     def get_vocab(self) -> Mapping[str, int]: ...  # noqa: D102 - the library's
+
+    def get_vocab_size(self) -> int: ...  # noqa: D102 - the library's
 
     def get_added_tokens_decoder(self) -> Mapping[int, AddedToken]: ...  # noqa: D102 - the library's
 
@@ -142,37 +169,103 @@ class TiktokenEncoding(Protocol):
     def encode(self, text: str, *, allowed_special: str) -> Sequence[int]: ...  # noqa: D102 - the library's
 
 
-def read_vocabulary(tokenizer: object) -> Vocabulary:
-    """Read the vocabulary of a tokenizer or processor.
+class _Kind(NamedTuple):
+    """A kind of tokenizer: how it is read, how it encodes, and what tells that it has changed since."""
+
+    read: Callable[[Any], Vocabulary]
+    encode: Callable[[Any, Vocabulary, str], list[int]]
+    state: Callable[[Any], Hashable]
+
+
+_known: WeakKeyDictionary[object, tuple[Hashable, Vocabulary]] = WeakKeyDictionary()
+"""Tokenizer -> its state, and the vocabulary that was read in it. Reading takes a second, and `detect`, `compile` and others do it.
+
+The vocabularies cannot encode: they would keep the tokenizer, their key, alive.
+"""
+
+
+def read_vocabulary(tokenizer: object, *, keep: bool = True) -> Vocabulary:
+    """Read the vocabulary of a tokenizer or processor, once for as long as the tokenizer lives and stays the same.
 
     It can be a tokenizer or processor of Transformers, a `tokenizers.Tokenizer`, a tokenizer of mistral-common, a `tiktoken.Encoding`,
     rolemask's own ToyTokenizer, or anything that has one of these as its attribute `tokenizer`. Processors set that attribute at run time,
     so the parameter is an `object`: a narrower type would reject them.
 
+    A tokenizer that has gained tokens since, or has another name, BOS, EOS or padding token, is read anew; so is one that has no length, no
+    hash or no weak references.
+
+    Args:
+        tokenizer: The tokenizer or processor.
+        keep: Whether the vocabulary keeps the tokenizer alive. Otherwise it can encode only as long as someone else does.
+
     Raises:
         UnsupportedTokenizerError: The object is none of these.
     """
-    kind = type(tokenizer).__name__
     own = getattr(tokenizer, "vocabulary", tokenizer)
     if isinstance(own, Vocabulary):
         return own
+    inner, kind = _find_kind(tokenizer)
+    vocabulary = _read(inner, kind)
+    reference: Callable[[], object] = (lambda: inner) if keep else _weak_reference(inner)
+
+    def encode(text: str) -> list[int]:
+        found = reference()
+        if found is None:
+            raise UnsupportedTokenizerError(f"the tokenizer {vocabulary.name!r} is gone, so nothing can be encoded with it any more")
+        return kind.encode(found, vocabulary, text)
+
+    return replace(vocabulary, encode=encode)
+
+
+def _read(tokenizer: object, kind: _Kind) -> Vocabulary:
+    try:
+        state = kind.state(tokenizer)
+        before = _known.get(tokenizer)
+    except (TypeError, AttributeError, NotImplementedError):  # no length, no hash or no weak references
+        return kind.read(tokenizer)
+    if before is not None and before[0] == state:
+        return before[1]
+    vocabulary = kind.read(tokenizer)
+    vocabulary = replace(vocabulary, shared_index=vocabulary.index)
+    _known[tokenizer] = (state, vocabulary)
+    return vocabulary
+
+
+def _weak_reference(value: object) -> Callable[[], object]:
+    try:
+        return ref(value)
+    except TypeError:  # its type has none
+        return lambda: value
+
+
+def _find_kind(tokenizer: object) -> tuple[object, _Kind]:
+    """Return the tokenizer, or the one inside a processor, and its kind."""
     if hasattr(tokenizer, "decode_single_token_bytes"):
-        return _from_tiktoken(cast("TiktokenEncoding", tokenizer))
+        return tokenizer, _TIKTOKEN
     if hasattr(tokenizer, "id_to_piece") and hasattr(tokenizer, "n_words"):
-        return _from_mistral_common(cast("MistralTokenizer", tokenizer))
+        return tokenizer, _MISTRAL_COMMON
     if hasattr(tokenizer, "get_vocab") and isinstance(getattr(tokenizer, "added_tokens_decoder", None), Mapping):
-        return _from_transformers(cast("TransformersTokenizer", tokenizer))
+        return tokenizer, _TRANSFORMERS
     if hasattr(tokenizer, "get_vocab") and hasattr(tokenizer, "get_added_tokens_decoder"):
-        return _from_tokenizers(cast("TokenizersTokenizer", tokenizer))
+        return tokenizer, _TOKENIZERS
     if hasattr(tokenizer, "instruct_tokenizer"):
-        return read_vocabulary(tokenizer.instruct_tokenizer)
+        return _find_kind(tokenizer.instruct_tokenizer)
     inner = getattr(tokenizer, "tokenizer", None)
     if inner is not None and inner is not tokenizer:
-        return read_vocabulary(inner)
+        return _find_kind(inner)
     raise UnsupportedTokenizerError(
-        f"cannot read the vocabulary of {kind!r}. Pass a tokenizer or processor of Transformers, tokenizers, mistral-common or tiktoken, "
-        "or a marker set that gives its markers as {ids: [...]}"
+        f"cannot read the vocabulary of {type(tokenizer).__name__!r}. Pass a tokenizer or processor of Transformers, tokenizers, "
+        "mistral-common or tiktoken, or a marker set that gives its markers as {ids: [...]}"
     )
+
+
+def mistral_version(tokenizer: object) -> str | None:
+    """Return the version of a tokenizer of mistral-common, such as ``v3``; None for any other."""
+    try:
+        inner, kind = _find_kind(tokenizer)
+    except UnsupportedTokenizerError:
+        return None
+    return str(cast("MistralTokenizer", inner).version.value) if kind is _MISTRAL_COMMON else None
 
 
 def spelled(pieces: Mapping[str, int], special_tokens: Iterable[str]) -> dict[int, bytes]:
@@ -213,40 +306,48 @@ def _is_control(text: str) -> bool:
 
 
 def _from_transformers(tokenizer: TransformersTokenizer) -> Vocabulary:
-    added = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items()}
-    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    return _from_strings(
+        getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__,
+        tokenizer.get_vocab(),
+        {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items()},
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+        getattr(tokenizer, "bos_token_id", None),
+    )
 
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False))
 
-    bos_id = getattr(tokenizer, "bos_token_id", None)
-    return _from_strings(name, tokenizer.get_vocab(), added, encode, tokenizer.eos_token_id, tokenizer.pad_token_id, bos_id)
+def _encode_with_transformers(tokenizer: TransformersTokenizer, vocabulary: Vocabulary, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _state_in_transformers(tokenizer: TransformersTokenizer) -> Hashable:
+    ids = (getattr(tokenizer, name, None) for name in ("eos_token_id", "pad_token_id", "bos_token_id"))
+    added = tuple((id_, token.content) for id_, token in tokenizer.added_tokens_decoder.items())
+    return len(tokenizer), getattr(tokenizer, "name_or_path", ""), *ids, added
 
 
 def _from_tokenizers(tokenizer: TokenizersTokenizer) -> Vocabulary:
     added = {token.content: id_ for id_, token in tokenizer.get_added_tokens_decoder().items()}
-    padding = tokenizer.padding or {}
+    return _from_strings("tokenizers.Tokenizer", tokenizer.get_vocab(), added, None, (tokenizer.padding or {}).get("pad_id"))
 
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
-    return _from_strings("tokenizers.Tokenizer", tokenizer.get_vocab(), added, encode, None, padding.get("pad_id"))
+def _encode_with_tokenizers(tokenizer: TokenizersTokenizer, vocabulary: Vocabulary, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _state_in_tokenizers(tokenizer: TokenizersTokenizer) -> Hashable:
+    added = tuple((id_, token.content) for id_, token in tokenizer.get_added_tokens_decoder().items())
+    return tokenizer.get_vocab_size(), (tokenizer.padding or {}).get("pad_id"), added
 
 
 def _from_strings(
-    name: str,
-    vocabulary: Mapping[str, int],
-    added: Mapping[str, int],
-    encode: Callable[[str], list[int]],
-    eos_id: int | None,
-    pad_id: int | None,
-    bos_id: int | None = None,
+    name: str, vocabulary: Mapping[str, int], added: Mapping[str, int], eos_id: int | None, pad_id: int | None, bos_id: int | None = None
 ) -> Vocabulary:
     special_tokens = {text: id_ for text, id_ in added.items() if _is_control(text)}
     pieces = spelled(vocabulary, special_tokens) | {
         id_: _metaspace_bytes(text) for text, id_ in added.items() if text not in special_tokens
     }
-    return Vocabulary(name, pieces, special_tokens, encode, eos_id, pad_id, bos_id)
+    return Vocabulary(name, pieces, special_tokens, None, eos_id, pad_id, bos_id)
 
 
 def _from_mistral_common(tokenizer: MistralTokenizer) -> Vocabulary:
@@ -255,17 +356,28 @@ def _from_mistral_common(tokenizer: MistralTokenizer) -> Vocabulary:
         pieces = {id_: tokenizer.id_to_byte_piece(id_) for id_ in range(tokenizer.n_words) if id_ not in tokenizer.special_ids}
     else:  # SentencePiece: strings
         pieces = spelled({tokenizer.id_to_piece(id_): id_ for id_ in range(tokenizer.n_words)}, special_tokens)
-
-    def encode(text: str) -> list[int]:
-        # mistral-common never encodes a special token from text, so the text is cut at them here.
-        ids: list[int] = []
-        for part in cut_at_special_tokens(text, special_tokens):
-            ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False, eos=False)
-        return ids
-
     pad_id = tokenizer.pad_id if tokenizer.pad_id is not None and tokenizer.pad_id >= 0 else None
     name = f"{type(tokenizer).__name__} {tokenizer.version.value}"
-    return Vocabulary(name, pieces, special_tokens, encode, tokenizer.eos_id, pad_id, tokenizer.bos_id)
+    return Vocabulary(name, pieces, special_tokens, None, tokenizer.eos_id, pad_id, tokenizer.bos_id)
+
+
+def _encode_with_mistral_common(tokenizer: MistralTokenizer, vocabulary: Vocabulary, text: str) -> list[int]:
+    # mistral-common never encodes a special token from text, so the text is cut at them here.
+    ids: list[int] = []
+    for part in cut_at_special_tokens(text, vocabulary.special_tokens):
+        ids += [part] if isinstance(part, int) else tokenizer.encode(part, bos=False, eos=False)
+    return ids
+
+
+def _state_in_mistral_common(tokenizer: MistralTokenizer) -> Hashable:
+    return (
+        tokenizer.n_words,
+        tokenizer.version.value,
+        tokenizer.eos_id,
+        tokenizer.pad_id,
+        tokenizer.bos_id,
+        frozenset(tokenizer.special_ids),
+    )
 
 
 def _from_tiktoken(tokenizer: TiktokenEncoding) -> Vocabulary:
@@ -278,11 +390,21 @@ def _from_tiktoken(tokenizer: TiktokenEncoding) -> Vocabulary:
                 pieces[id_] = tokenizer.decode_single_token_bytes(id_)
             except KeyError:  # tiktoken vocabularies may have holes
                 continue
+    return Vocabulary(tokenizer.name, pieces, special_tokens, None, special_tokens.get("<|endoftext|>"))
 
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, allowed_special="all"))
 
-    return Vocabulary(tokenizer.name, pieces, special_tokens, encode, special_tokens.get("<|endoftext|>"))
+def _encode_with_tiktoken(tokenizer: TiktokenEncoding, vocabulary: Vocabulary, text: str) -> list[int]:
+    return list(tokenizer.encode(text, allowed_special="all"))
+
+
+def _state_in_tiktoken(tokenizer: TiktokenEncoding) -> Hashable:
+    return tokenizer.name, tokenizer.n_vocab, frozenset(tokenizer.special_tokens_set)
+
+
+_TRANSFORMERS = _Kind(_from_transformers, _encode_with_transformers, _state_in_transformers)
+_TOKENIZERS = _Kind(_from_tokenizers, _encode_with_tokenizers, _state_in_tokenizers)
+_MISTRAL_COMMON = _Kind(_from_mistral_common, _encode_with_mistral_common, _state_in_mistral_common)
+_TIKTOKEN = _Kind(_from_tiktoken, _encode_with_tiktoken, _state_in_tiktoken)
 
 
 def cut_at_special_tokens(text: str, special_tokens: Mapping[str, int]) -> list[str | int]:

@@ -1,23 +1,29 @@
 """Finding the registered set of a model, and what happens if there is none."""
 
 import json
+import pickle
 import sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from real import template_text, tokenizer_folder
 
 import rolemask
-from rolemask import ChatTemplate, MissingExtraError, UndetectedError, detect
+from rolemask import ChatTemplate, MissingExtraError, TokenizerMismatchError, UndetectedError, detect
 from rolemask.chat_templates.detect import nearest_set
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.loading import load_processor
 from rolemask.chat_templates.template import templates_of
-from rolemask.markers.proofs import Proof, write_proofs
+from rolemask.errors import UndetectedReason
+from rolemask.markers.proofs import SEMANTICS, Proof, write_proofs
 from rolemask.markers.registry import load
 from rolemask.matching.vocabulary import Vocabulary, read_vocabulary
+
+detection = import_module("rolemask.chat_templates.detect")  # the name `rolemask.detect` is the function's
 
 
 @pytest.fixture
@@ -253,3 +259,321 @@ def test_a_broken_file_that_alone_names_the_model_is_reported(tmp_path: Path, mo
 def test_the_nearest_set_has_most_of_its_special_tokens_in_the_vocabulary(tokenizer: Any) -> None:
     assert nearest_set(read_vocabulary(tokenizer)) in rolemask.available()
     assert nearest_set(Vocabulary("bytes", {}, {})) is None
+
+
+# --- three turns above all
+
+
+def marker_set(name: str, assistant: str = "<|im_start|>assistant\\n", end: str = "<|im_end|>", more: str = "") -> str:
+    return (
+        f'name: {name}\nspecial_tokens: ["<|im_start|>", "<|im_end|>"]\n{more}markers:\n'
+        '  - {role: user, start: "<|im_start|>user\\n", end: "<|im_end|>"}\n'
+        f'  - {{role: assistant, start: "{assistant}", end: "{end}"}}\n'
+    )
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A registry of one's own instead of the built-in one."""
+    monkeypatch.setattr("rolemask.chat_templates.detect.registered", lambda: sorted(tmp_path.glob("*.yaml")))
+    return tmp_path
+
+
+def only(condition: str) -> str:
+    """A template that refuses chats in which a condition does not hold."""
+    return (
+        f"{{% if not ({condition}) %}}{{{{ raise_exception('no such chats') }}}}{{% endif %}}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+def test_a_set_must_be_right_on_three_turns(tokenizer: Any, registry: Path) -> None:
+    (registry / "first.yaml").write_text(marker_set("first", "Query1?<|im_end|>\\n<|im_start|>assistant\\n"))  # the first answer only
+    with pytest.raises(UndetectedError, match=r"The nearest is 'first': "):
+        detect(tokenizer)
+    (registry / "second.yaml").write_text(marker_set("second"))
+    assert detect(tokenizer).name == "second"
+
+
+def test_where_three_turns_cannot_be_written_one_turn_decides(tokenizer: Any, registry: Path) -> None:
+    tokenizer.chat_template = only("messages|length < 4")
+    (registry / "early.yaml").write_text(marker_set("early", "<|im_start|>assistant\\nReply"))
+    with pytest.raises(UndetectedError, match="The nearest is 'early': one turn: "):
+        detect(tokenizer)
+    (registry / "right.yaml").write_text(marker_set("right"))
+    assert detect(tokenizer).name == "right"
+
+
+def test_where_neither_can_be_written_the_others_decide(tokenizer: Any, registry: Path) -> None:
+    tokenizer.chat_template = only("messages[0].role == 'system'")
+    (registry / "right.yaml").write_text(marker_set("right"))
+    assert detect(tokenizer).name == "right"
+
+
+# --- the nearest set
+
+
+def test_the_nearest_set_is_the_one_with_most_scenarios_right_then_most_tokens(tokenizer: Any, registry: Path) -> None:
+    tokenizer.chat_template = only("true").replace("<|im_end|>\n{% endfor %}", "<|im_end|>\n{{ '<|pad|>' if loop.last }}{% endfor %}")
+    (registry / "a_far.yaml").write_text(marker_set("a_far", "<|im_start|>assistant\\nReply"))  # most of the answer is lost
+    (registry / "c_near.yaml").write_text(marker_set("c_near", end="<|pad|>"))
+    with pytest.raises(UndetectedError) as near:
+        detect(tokenizer)
+    (registry / "d_no_stop.yaml").write_text(marker_set("d_no_stop", "<|im_start|>assistant\\nReply1", "next_start"))
+    with pytest.raises(UndetectedError) as refused:
+        detect(tokenizer)
+    assert near.value.nearest == refused.value.nearest
+    assert near.value.nearest != "a_far"
+    message = str(refused.value)
+    for part in (f"The nearest is {refused.value.nearest!r}: one turn: ", "tokens differ", "`rolemask new`", "fallback='derive'"):
+        assert part in message
+
+
+def test_the_nearest_registered_set_is_not_the_first_of_the_alphabet(tokenizer: Any) -> None:
+    tokenizer.chat_template = FOREIGN
+    with pytest.raises(UndetectedError) as refused:
+        detect(tokenizer)
+    assert refused.value.nearest is not None
+    assert "<|im_start|>" in load(refused.value.nearest).special_tokens
+
+
+def without_template(kind: str) -> Any:
+    from mistral import packaged
+    from real import byte_level, deepseek
+
+    made: dict[str, Any] = {
+        "qwen3": lambda: byte_level("qwen3"),
+        "llama3": lambda: byte_level("llama3"),
+        "llama4": lambda: byte_level("llama4"),
+        "deepseek": deepseek,
+        "mistral v1": lambda: packaged("tokenizer.model.v1"),
+        "mistral v3": lambda: packaged("mistral_instruct_tokenizer_240323.model.v3"),
+        "mistral v7": lambda: packaged("mistral_instruct_tokenizer_241114.model.v7"),
+        "mistral Tekken": lambda: packaged("tekken_240911.json"),
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("qwen3", {"qwen3"}),
+        ("llama3", {"llama3", "llama3_2_vision"}),
+        ("llama4", {"llama4"}),
+        ("deepseek", {"deepseek_v3", "deepseek_v3_1", "deepseek_v4"}),
+        ("mistral v1", {"mistral_v1"}),
+        ("mistral v3", {"mistral_v3"}),
+        ("mistral v7", {"mistral_v7_tekken", "mistral3"}),
+        ("mistral Tekken", {"mistral_v3", "mistral_v7_tekken", "mistral3"}),
+    ],
+)
+def test_a_wrong_tokenizer_without_a_template_is_told_its_familys_set(kind: str, names: set[str]) -> None:
+    with pytest.raises(TokenizerMismatchError) as caught:
+        load("gemma4").compile(without_template(kind))
+    assert any(f"The set nearest to this tokenizer is {name!r}" in str(caught.value) for name in names), str(caught.value)
+
+
+@pytest.mark.parametrize(("folder", "name"), [("qwen3", "qwen3"), ("llama3_1", "llama3"), ("gemma3", "gemma3")])
+@pytest.mark.parametrize("has_template", [True, False])
+def test_a_wrong_tokenizer_is_told_the_set_of_its_template(folder: str, name: str, has_template: bool) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(folder))
+    if not has_template:
+        tokenizer.chat_template = None
+    with pytest.raises(TokenizerMismatchError, match=f"The set nearest to this tokenizer is {name!r}"):
+        load("gemma4").compile(tokenizer)
+
+
+# --- templates that decide nothing
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}\n{{ m.content }\n{% endfor %}", r"broken: line 2: TemplateSyntaxError: unexpected '}'\. Repair"),
+        ("\n\n{{ messages|no_filter }}", r"broken: line 3: TemplateAssertionError: No filter named 'no_filter'"),
+        ("{% for m in messages %}\n{{ nothing.role }}{% endfor %}", r"broken: line 2: UndefinedError: 'nothing' is undefined"),
+        ("{{ raise_exception('never') }}", r"broken: line 1: TemplateError: never\. "),
+    ],
+)
+@pytest.mark.parametrize("fallback", [None, "derive"])
+def test_a_broken_template_is_said_to_be_broken(template: str, message: str, fallback: Any, tokenizer: Any) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(UndetectedError, match=message) as refused:
+        detect(tokenizer, fallback=fallback)
+    assert refused.value.reason == "broken-template"
+    assert detect(tokenizer, fallback="media").name == "media"
+
+
+def test_a_template_that_leaves_a_part_of_every_chat_out_is_not_called_broken(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{{ messages|length }}"
+    with pytest.raises(UndetectedError, match=r"writes no chat in full that it is asked for: the template leaves out 'Query1'") as refused:
+        detect(tokenizer)
+    assert refused.value.reason == "silent-template"
+
+
+def test_a_template_of_another_model_than_the_tokenizer_is_told(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content }}<|eot_id|>{% endfor %}"
+        "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    )
+    with pytest.raises(
+        UndetectedError, match="the vocabulary lacks its special tokens '<|start_header_id|>'".replace("|", r"\|")
+    ) as refused:
+        detect(tokenizer)
+    assert refused.value.reason == "other-vocabulary"
+    assert refused.value.nearest == "llama3"
+
+
+# --- known by its hash
+
+
+def proven(path: Path, template: ChatTemplate, **changes: Any) -> None:
+    proof = Proof("t", template.sha256, "x", ("one turn", "three turns"), (), rolemask.load(path).fingerprint, SEMANTICS, "1")
+    write_proofs(path, [replace(proof, **changes)])
+
+
+def test_a_template_known_by_its_hash_is_rendered_for_three_turns_only(
+    tokenizer: Any, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (template,) = templates_of(tokenizer)
+    found = []
+    find = GroundTruthFinder.find
+    monkeypatch.setattr(GroundTruthFinder, "find", lambda self, scenario: (found.append(scenario.name), find(self, scenario))[1])
+    (registry / "a.yaml").write_text(marker_set("a"))
+    (registry / "z.yaml").write_text(marker_set("z"))
+    proven(registry / "a.yaml", template)
+    assert detect(tokenizer).name == "a"
+    assert found == ["three turns"]
+
+    found.clear()
+    proven(registry / "z.yaml", template)
+    assert detect(tokenizer).name == "z"  # the usual preference
+    assert found == ["three turns"]
+
+    proven(registry / "z.yaml", template, passed=("one turn",))
+    assert detect(tokenizer).name == "a"  # more scenarios
+
+    for stale in ({"markers": "0" * 16}, {"semantics": SEMANTICS + 1}):
+        proven(registry / "z.yaml", template)
+        proven(registry / "a.yaml", template, **stale)
+        found.clear()
+        assert detect(tokenizer).name == "z"
+        assert len(found) > 20  # everything was compared
+
+
+def test_a_proof_that_three_turns_belie_is_not_trusted(tokenizer: Any, registry: Path) -> None:
+    (template,) = templates_of(tokenizer)
+    (registry / "wrong.yaml").write_text(marker_set("wrong", "<|im_start|>assistant\\nReply"))
+    proven(registry / "wrong.yaml", template)
+    with pytest.raises(UndetectedError, match="The nearest is 'wrong'"):
+        detect(tokenizer)
+    (registry / "right.yaml").write_text(marker_set("right"))
+    assert detect(tokenizer).name == "right"
+
+
+def test_a_set_that_could_not_be_better_is_not_compared_in_full(tokenizer: Any, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored: list[str] = []
+    score = detection.score_labels
+    monkeypatch.setattr(detection, "score_labels", lambda rules, *args: (scored.append(rules.name), score(rules, *args))[1])
+    for name in "abc":
+        (registry / f"{name}.yaml").write_text(marker_set(name))
+    (registry / "far.yaml").write_text(marker_set("far", "<|assistant|>"))  # nothing of the kind is in the text
+    assert detect(tokenizer).name == "c"
+    assert [scored.count(name) for name in ("a", "b", "far")] == [1, 1, 0]
+    assert scored.count("c") > 20
+
+
+# --- names
+
+
+def test_a_processors_class_may_be_a_subclass(monkeypatch: pytest.MonkeyPatch) -> None:
+    Glm4vProcessor = type("Glm4vProcessor", (), {})
+    (name,) = [name for name in rolemask.available() if "Glm4vProcessor" in load(name).match.get("processor", ())]
+    assert detect(type("Mine", (type("Ours", (Glm4vProcessor,), {}),), {})()).name == name
+
+
+def test_of_two_classes_the_nearer_one_names_the_set() -> None:
+    Gemma3Processor = type("Gemma3Processor", (), {})
+    Glm4vProcessor = type("Glm4vProcessor", (Gemma3Processor,), {})
+    assert "Glm4vProcessor" in detect(Glm4vProcessor()).match["processor"]
+
+
+@pytest.mark.parametrize(
+    ("file", "version", "name"),
+    [
+        ("tokenizer.model.v1", "v1", "mistral_v1"),
+        ("mistral_instruct_tokenizer_240216.model.v2", "v2", "mistral_v3"),
+        ("mistral_instruct_tokenizer_240323.model.v3", "v3", "mistral_v3"),
+        ("tekken_240911.json", "v3", "mistral_v3"),
+        ("mistral_instruct_tokenizer_241114.model.v7", "v7", "mistral_v7_tekken"),
+    ],
+)
+def test_mistral_common_is_told_the_set_for_its_version(file: str, version: str, name: str) -> None:
+    from mistral import packaged
+
+    made = packaged(file)
+    for one in (made, made.instruct_tokenizer.tokenizer, SimpleNamespace(tokenizer=made)):
+        with pytest.raises(UndetectedError, match=f"{version} -> {name}.*rolemask.load") as refused:
+            detect(one)
+        assert (refused.value.reason, refused.value.nearest) == ("mistral-version", name)
+
+
+@pytest.mark.parametrize("version", [11, 13, 15])
+def test_later_versions_of_mistral_common_are_told_too(version: int) -> None:
+    from mistral import tekken
+
+    with pytest.raises(UndetectedError, match=f"v{version} -> mistral_v7_tekken"):
+        detect(tekken(version))
+
+
+# --- the reasons
+
+
+def test_every_reason_says_what_to_do_next(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mistral import packaged
+
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(marker_set(name, more="match: {model_type: [both]}\n"))
+    (tmp_path / "broken.yaml").write_text("name: broken\nmatch: {model_type: [broken]}\n")
+    (tmp_path / "named.yaml").write_text(marker_set("named", more="match: {model_type: [named]}\n").replace("<|im_start|>", "<|turn|>"))
+    monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
+    no_template = SimpleNamespace(tokenizer=tokenizer, model_type="named")
+    seen = {}
+    for thing, template, fallback in [
+        (SimpleNamespace(model_type="unheard_of"), None, None),
+        (SimpleNamespace(model_type="both"), None, None),
+        (SimpleNamespace(model_type="broken"), None, None),
+        (no_template, None, None),
+        (packaged("tekken_240911.json"), None, None),
+        (tokenizer, "{{", None),
+        (tokenizer, "x", None),
+        (tokenizer, FOREIGN, None),
+        (tokenizer, "{% for m in messages if m.role != 'system' %}{{ 'Human: ' if m.role == 'user' else 'Robot: ' }}{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}{% if add_generation_prompt %}Robot:{% endif %}", "derive"),
+    ]:  # fmt: skip
+        tokenizer.chat_template = template
+        with pytest.raises(UndetectedError) as refused:
+            detect(thing, fallback=fallback)
+        seen[refused.value.reason] = str(refused.value)
+        copy = pickle.loads(pickle.dumps(refused.value))
+        assert (str(copy), copy.reason, copy.nearest) == (str(refused.value), refused.value.reason, refused.value.nearest)
+    assert set(seen) == set(get_args(UndetectedReason))
+    for reason, message in seen.items():
+        assert f'"{reason}"' in (UndetectedError.__doc__ or "")
+        assert any(step in message for step in ("rolemask.load", "`rolemask new`", "`rolemask check`")), message
+    assert "'named' names it, but its vocabulary lacks its special token '<|turn|>'" in seen["other-vocabulary"]
+
+
+def test_the_tokenizers_own_eos_token_ends_the_turns_of_a_set_that_names_none(tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages if m.role != 'system' %}{{ '### Instruction:\n' if m.role == 'user' else '### Response:\n' }}{{ m.content }}"
+        "{{ '\n\n' if m.role == 'user' else eos_token + '\n' }}{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+    )
+    markers = detect(tokenizer)
+    assert "### Response:" in str(markers.markers)
+    masker = markers.compile(tokenizer)
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "world"}]
+    ids = tokenizer.encode(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
+    assert tokenizer.decode([label for label in masker(ids) if label != -100]) == "world<|im_end|>"

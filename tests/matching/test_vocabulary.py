@@ -1,5 +1,7 @@
 """Every kind of tokenizer that rolemask reads: what its ids spell, and which of them are special tokens."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +13,7 @@ from mistral import packaged
 from real import byte_level
 
 import rolemask
+from rolemask import UnsupportedTokenizerError
 from rolemask.matching.toy_tokenizer import ToyTokenizer
 from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens, read_vocabulary
 
@@ -101,3 +104,83 @@ def test_a_vocabulary_pickles_without_its_tokenizer(small_tokenizer_folder: Path
     vocabulary = read_vocabulary(AutoTokenizer.from_pretrained(small_tokenizer_folder))
     copy = pickle.loads(pickle.dumps(vocabulary))
     assert (copy.pieces, copy.special_tokens, copy.encode) == (vocabulary.pieces, vocabulary.special_tokens, None)
+
+
+def change_eos(tokenizer: Any) -> None:
+    tokenizer.eos_token = "<|pad|>"
+
+
+def change_pad(tokenizer: Any) -> None:
+    tokenizer.pad_token = "<|im_end|>"
+
+
+def change_bos(tokenizer: Any) -> None:
+    tokenizer.bos_token = "<|im_start|>"
+
+
+def change_name(tokenizer: Any) -> None:
+    tokenizer.name_or_path = "another/name"
+
+
+CHANGES: list[Callable[[Any], object]] = [
+    change_eos,
+    change_pad,
+    change_bos,
+    change_name,
+    lambda tokenizer: tokenizer.add_tokens(["<|new|>"]),
+    lambda tokenizer: tokenizer.add_special_tokens({"additional_special_tokens": ["Hello"]}),  # no longer spelled
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_tokenizer_is_read_again_only_when_it_has_changed(
+    change: Callable[[Any], object], small_tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer_folder)
+    reads = []
+    get_vocab = type(tokenizer).get_vocab
+    monkeypatch.setattr(type(tokenizer), "get_vocab", lambda self: (reads.append(self), get_vocab(self))[1])
+    rolemask.detect(tokenizer).compile(tokenizer)
+    rolemask.load("chatml").compile(SimpleNamespace(tokenizer=tokenizer), train_on_eos="all")
+    assert len(reads) == 1
+    before = read_vocabulary(tokenizer)
+    change(tokenizer)
+    after = read_vocabulary(tokenizer)
+    assert len(reads) == 2
+    kept = ("name", "pieces", "special_tokens", "eos_id", "pad_id", "bos_id")
+    assert [getattr(before, name) for name in kept] != [getattr(after, name) for name in kept]
+
+
+def test_nothing_that_is_cached_keeps_a_tokenizer_alive(small_tokenizer_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer_folder)
+    masker = rolemask.detect(tokenizer).compile(tokenizer)
+    gone = weakref.ref(tokenizer)
+    ids = tokenizer.encode("<|im_start|>assistant\nHello<|im_end|>")
+    del tokenizer
+    gc.collect()
+    assert gone() is None
+    assert masker(ids)[-1] == ids[-1]
+    encode = masker.rules.vocabulary.encode
+    assert encode is not None
+    with pytest.raises(UnsupportedTokenizerError, match="is gone"):
+        encode("Hello")
+
+
+def test_a_tokenizer_without_weak_references_is_just_read() -> None:
+    class Slotted:
+        __slots__ = ()
+        decode_single_token_bytes = staticmethod(lambda id_: bytes([97 + id_]))
+        encode_single_token = staticmethod({"<x>": 3}.get)
+        special_tokens_set = frozenset({"<x>"})
+        name, n_vocab = "slotted", 4
+        encode = staticmethod(lambda text, allowed_special: [ord(char) - 97 for char in text])
+
+    for keep in (True, False):
+        vocabulary = read_vocabulary(Slotted(), keep=keep)
+        assert vocabulary.pieces == {0: b"a", 1: b"b", 2: b"c"}
+        assert vocabulary.encode is not None
+        assert vocabulary.encode("cab") == [2, 0, 1]
