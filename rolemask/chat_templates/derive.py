@@ -155,6 +155,8 @@ def _mend(markers: MarkerSet, difference: Difference) -> str:
         found = _TAG.search(difference.before.rstrip()[::-1]) or re.search(r"\S+", difference.before.rstrip()[::-1])
         before = difference.before[-found.end() :] if found else difference.before
         return f"another start of the assistant: start: {_flow([*starts, before])}"
+    if any(difference.text.strip().startswith(str(start).strip()) for marker in markers.markers for start in marker.start):
+        return ""  # another turn's start: the ids do not tell whose it is
     if header is not None:
         return f"a longer start of the assistant: start: {_flow([*starts, header + difference.text])}"
     if tag is not None and "Result" in difference.text:

@@ -171,10 +171,10 @@ class Renderer:
         gap = answered.partition("Query1")[2].partition("Reply1")[0]
         if header := with_header[len(prompt) :]:
             # Granite Guardian: the verdict has a header, and an answer that is judged has only words before it.
-            is_verdict = (
-                bool(self.find_special_tokens(header)) and not self.find_special_tokens(gap) and any(char.isalpha() for char in gap)
-            )
-            return is_verdict and not self.header_in_history(question)
+            own = self.own(self.render(question), question, 0)
+            asked = prompt.partition("Query1")[2] if own is None else prompt[own[1] :]
+            has_words = all(any(char.isalpha() for char in text) for text in (gap, asked))
+            return has_words and bool(self.find_special_tokens(header)) and not self.find_special_tokens(gap)
         if not common_prefix([prompt[::-1], answered[::-1]]).strip():
             return False
         # Other templates also render the same text with and without a generation prompt: always a header, or never one. In those, the text

@@ -289,7 +289,7 @@ def only(condition: str) -> str:
 
 
 def test_a_set_must_be_right_on_three_turns(tokenizer: Any, registry: Path) -> None:
-    (registry / "first.yaml").write_text(marker_set("first", "Query1?<|im_end|>\\n<|im_start|>assistant\\n"))  # the first answer only
+    (registry / "first.yaml").write_text(marker_set("first", "1<|im_end|>\\n<|im_start|>assistant\\n"))  # in one turn only
     with pytest.raises(UndetectedError, match=r"The nearest is 'first': "):
         detect(tokenizer)
     (registry / "second.yaml").write_text(marker_set("second"))
@@ -320,7 +320,7 @@ def test_the_nearest_set_is_the_one_with_most_scenarios_right_then_most_tokens(t
     (registry / "c_near.yaml").write_text(marker_set("c_near", end="<|pad|>"))
     with pytest.raises(UndetectedError) as near:
         detect(tokenizer)
-    (registry / "d_no_stop.yaml").write_text(marker_set("d_no_stop", "<|im_start|>assistant\\nReply1", "next_start"))
+    (registry / "d_no_stop.yaml").write_text(marker_set("d_no_stop", "<|im_start|>assistant\\nReply", "next_start"))
     with pytest.raises(UndetectedError) as refused:
         detect(tokenizer)
     assert near.value.nearest == refused.value.nearest
@@ -540,6 +540,7 @@ def test_every_reason_says_what_to_do_next(tokenizer: Any, tmp_path: Path, monke
     (tmp_path / "broken.yaml").write_text("name: broken\nmatch: {model_type: [broken]}\n")
     (tmp_path / "named.yaml").write_text(marker_set("named", more="match: {model_type: [named]}\n").replace("<|im_start|>", "<|turn|>"))
     monkeypatch.setenv("ROLEMASK_REGISTRY", str(tmp_path))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[INST]", "[/INST]"]})
     no_template = SimpleNamespace(tokenizer=tokenizer, model_type="named")
     seen = {}
     for thing, template, fallback in [
@@ -551,7 +552,7 @@ def test_every_reason_says_what_to_do_next(tokenizer: Any, tmp_path: Path, monke
         (tokenizer, "{{", None),
         (tokenizer, "x", None),
         (tokenizer, FOREIGN, None),
-        (tokenizer, "{% for m in messages if m.role != 'system' %}{{ 'Human: ' if m.role == 'user' else 'Robot: ' }}{{ m.content }}{{ '\n\n' if add_generation_prompt or not loop.last }}{% endfor %}{% if add_generation_prompt %}Robot:{% endif %}", "derive"),
+        (tokenizer, "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' if m.role == 'user' else m.content }}{% endfor %}", "derive"),
     ]:  # fmt: skip
         tokenizer.chat_template = template
         with pytest.raises(UndetectedError) as refused:
