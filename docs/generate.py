@@ -1,9 +1,11 @@
-"""Write the pages that are made from the registry: docs/models.md, names.md, differences.md, undecidable.md.
+"""Write the pages that are made from the registry: docs/models.md, names.md, differences.md, undecidable.md, first-load.md.
 
     python docs/generate.py           write them
     python docs/generate.py --check   exit 1 if one is stale
 
 docs/differences.md compares with TRL and with Prime Intellect's renderers. The extra `test` installs both; renderers needs Python 3.11.
+docs/first-load.md needs the templates that ROLEMASK_UNSEEN_TEMPLATES names; `--check` leaves it to tests/chat_templates/test_first_load.py,
+which has its results at hand.
 """
 
 import sys
@@ -13,14 +15,19 @@ FOLDER = Path(__file__).parent
 # The tests make the same comparisons as the page of differences, and damage the same chats as that of what is undecidable.
 sys.path.insert(0, str(FOLDER.parent / "tests" / "helpers"))
 
-from pages import COMMAND, differences, models, names, undecidable  # noqa: E402
+from pages import COMMAND, differences, first_load, models, names, undecidable  # noqa: E402
 
 PAGES = {"models.md": models.page, "names.md": names.page, "differences.md": differences.page, "undecidable.md": undecidable.page}
 
 
 def write() -> int:
     """Write the pages that have changed."""
-    for name, page in PAGES.items():
+    pages = dict(PAGES)
+    if reason := first_load.why_not_written():
+        print(reason)
+    else:
+        pages["first-load.md"] = first_load.page
+    for name, page in pages.items():
         if _read(name) != (text := page()):
             (FOLDER / name).write_text(text, encoding="utf-8")
             print(f"wrote docs/{name}")

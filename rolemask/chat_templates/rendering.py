@@ -171,8 +171,8 @@ class Renderer:
         gap = answered.partition("Query1")[2].partition("Reply1")[0]
         if header := with_header[len(prompt) :]:
             # Granite Guardian: the verdict has a header, and an answer that is judged has only words before it.
-            own = self.own(self.render(question), question, 0)
-            asked = prompt.partition("Query1")[2] if own is None else prompt[own[1] :]
+            place = self.own(self.render(question), question, 0)
+            asked = prompt.partition("Query1")[2] if place is None else prompt[place[1] :]
             has_words = all(any(char.isalpha() for char in text) for text in (gap, asked))
             return has_words and bool(self.find_special_tokens(header)) and not self.find_special_tokens(gap)
         if not common_prefix([prompt[::-1], answered[::-1]]).strip():

@@ -31,16 +31,16 @@ from rolemask.matching.vocabulary import read_vocabulary
 
 RIGHT, LOST, TOO_MUCH, REFUSED = "right", "tokens lost", "a token too many", "refused"
 
-# Why nothing fits and nothing can be derived: the whole list. What to do is in the second column of docs/first-load.md.
+# Why nothing fits and nothing can be derived: a pattern of the message, the reason in words, and what to do. This list is closed.
 REASONS = {
-    r"renders only a prompt, never an answer": "it asks for a verdict, and never renders one: write the set by hand, from an example of a verdict",
-    r"renders nothing but white space before a user's message": "nothing shows where a question starts: this YAML cannot say who speaks",
-    r"renders only white space behind a question": "nothing shows where an answer starts: this YAML cannot say who speaks",
-    r"does not render three questions and answers": "it refuses plain chats: pass what it needs, or write the set by hand",
-    r"its headers cannot be markers": "its headers are broken: mend the template",
-    r"is trained, but the model never generates it": "the set would train too much: `rolemask new` writes it, with what to change",
-    r"is not trained, but the model generates it": "the set would lose tokens: `rolemask new` writes it, with what to change",
-    r"contains|has a header that the generation prompt doesn't have|renders message \d+ as two turns": "the template contradicts itself there: decide by hand",
+    "renders only a prompt, never an answer": ("the template asks for a verdict", "write the set by hand, with a verdict as its example"),
+    "renders nothing but white space before a user's message": ("nothing shows where a question starts", "no set can: ids do not tell who speaks"),
+    "renders only white space behind a question": ("nothing shows where an answer starts", "no set can: ids do not tell who speaks"),
+    "does not render three questions and answers": ("the template refuses a plain chat", "write the set by hand"),
+    "its headers cannot be markers": ("the headers are broken", "mend the template; the message says what is wrong with it"),
+    "is trained, but the model never generates it": ("the set would train too much", "`rolemask new` writes it, with what to change"),
+    "is not trained, but the model generates it": ("the set would lose tokens", "`rolemask new` writes it, with what to change"),
+    r"generation prompt|header|message \d+": ("the template contradicts itself", "`rolemask new` writes the set, with the scenario: decide by hand"),
 }  # fmt: skip
 
 # EOS tokens by which a template without a manifest entry is known, the first that it has.

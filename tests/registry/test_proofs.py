@@ -1,6 +1,6 @@
 """Makes every proof of the registry again whose template is at hand.
 
-The templates come with trl, or are in the folders that ROLEMASK_TEMPLATES and ROLEMASK_TOKENIZERS name.
+The templates come with trl, or are in the folders that ROLEMASK_TEMPLATES, ROLEMASK_UNSEEN_TEMPLATES and ROLEMASK_TOKENIZERS name.
 """
 
 import json
@@ -43,7 +43,8 @@ def _texts() -> Iterator[str]:
     for path in (files("trl") / "chat_templates").iterdir():
         if path.name.endswith(".jinja"):
             yield path.read_bytes().decode()
-    for folder in (*given_folders("ROLEMASK_TEMPLATES"), *given_folders("ROLEMASK_TOKENIZERS")):
+    variables = ("ROLEMASK_TEMPLATES", "ROLEMASK_UNSEEN_TEMPLATES", "ROLEMASK_TOKENIZERS")
+    for folder in (folder for variable in variables for folder in given_folders(variable)):
         for path in sorted(folder.rglob("*")):
             if path.suffix == ".jinja":
                 yield path.read_bytes().decode()
