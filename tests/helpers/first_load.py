@@ -24,8 +24,8 @@ from rolemask.chat_templates.compare import Status, compare_labels
 from rolemask.chat_templates.derive import derive_with
 from rolemask.chat_templates.ground_truth import GroundTruth, GroundTruthFinder
 from rolemask.chat_templates.rendering import common_prefix, guess_special_tokens
-from rolemask.chat_templates.scenarios import FOLLOW_UP, SCENARIOS, THINKING_MODES, Scenario
-from rolemask.chat_templates.template import ChatTemplate, RenderError, templates_of
+from rolemask.chat_templates.scenarios import FOLLOW_UP, THINKING_MODES, Scenario, sentinels
+from rolemask.chat_templates.template import ChatTemplate, Message, RenderError, templates_of
 from rolemask.matching.compiler import rules_for
 from rolemask.matching.vocabulary import read_vocabulary
 
@@ -175,15 +175,14 @@ def _edges(
         added = None if prompt is None or plain is None or not prompt.startswith(plain) else prompt[len(plain) :]
         prompts += [text for text in (prompt, None if added is None else without + added) if text is not None]
     fitting = [prompt for prompt in prompts if prompt.strip() and whole.startswith(prompt)]
-    words = scenario.messages[index]["content"]
+    words = _words(scenario.messages[index])
     start = max(map(len, fitting), default=0)
-    if not fitting or not isinstance(words, str) or not words.strip() or words.strip() not in whole[start:]:
+    if not fitting or not words or words[0] not in whole[start:] or words[-1] not in whole[start:]:
         return None, None
-    at = whole.index(words.strip(), start)
+    at, end = whole.index(words[0], start), whole.index(words[-1], start) + len(words[-1])
     if all(prompt == without for prompt in prompts):
         # No generation prompt: a header may be the model's or not, and after an answer one may always follow.
         return (None if whole[start:at].strip() else start), None
-    end = at + len(words.strip())
     # The stop token is there whatever follows.
     following = [scenario.through(index + 1), scenario.through(index + 1).with_message(FOLLOW_UP)]
     texts = [text for one in following if (text := _rendered(template, one)) is not None]
@@ -196,20 +195,28 @@ def _edges(
     return start, end + max(ends) if ends else None
 
 
+def _words(message: Message) -> list[str]:
+    """Return the parts of a message that are found again in a text: its words, or what reasoning and calls have of the scenarios' words."""
+    content = message["content"]
+    if isinstance(content, str) and content.strip() and not message.get("tool_calls") and not message.get("reasoning_content"):
+        return [content.strip()]
+    return sentinels(message)
+
+
 def _rendered(template: ChatTemplate, scenario: Scenario, *, prompt: bool = False, **options: Any) -> str | None:
     try:
-        return template.render(scenario.messages, prompt=prompt, tools=list(scenario.tools) or None, **options).text
+        settings = {**scenario.options, **options}
+        return template.render(scenario.messages, prompt=prompt, tools=list(scenario.tools) or None, **settings).text
     except RenderError:
         return None
 
 
 def disagreements(unseen: Unseen) -> tuple[list[str], int]:
-    """Return where the two truths disagree in chats of words alone, and how many edges of answers both could tell."""
+    """Return where the two truths disagree, and how many edges of answers both could tell."""
     template, special_tokens = unseen.chat_template, unseen.special_tokens
     finder = GroundTruthFinder(template, special_tokens)
-    scenarios = [scenario for scenario in SCENARIOS if not (scenario.tools or scenario.options or scenario.name in ("image", "reasoning"))]
     problems, compared = [], 0
-    for scenario, truth in finder.find_all(scenarios):
+    for scenario, truth in finder.truths:
         if not isinstance(truth, GroundTruth) or truth.is_verdict:
             continue
         form, _ = finder.renderer.render_in_accepted_form(scenario)
