@@ -232,7 +232,8 @@ class _TurnReader:
             self._pass_over(length)
 
     def _cut_turn(self) -> None:
-        self.turn.end = self.turn.stop = self.at
+        next_starts = match_beyond(self.taken, self.rules.starts, self.ids, self.at)
+        self.turn.end = self.turn.stop = self.at if next_starts else max(self.at, self.taken)
         self.is_over = True
 
     def _end_span(self, span: Span, length: int) -> None:

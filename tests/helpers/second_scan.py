@@ -57,7 +57,7 @@ def _read_turn(ids: Sequence[int], start: int, index: int, opened: int, length: 
         if end_length is not None and closing_length(closing, span, rules) <= end_length:
             inner = None if span is None else rules.rules[span.rule]
             if inner is not None and inner.has_end and not inner.follows_turn and closing is None:
-                turn.end = turn.stop = at
+                turn.end = turn.stop = at if match_beyond(taken, rules.starts, ids, at) else max(at, taken)
                 turn.terminated = not rule.has_end
                 go_on = at, taken
                 break

@@ -144,6 +144,14 @@ def test_an_end_inside_somebody_elses_open_span_is_not_the_models() -> None:
     assert masker(USER, ASSISTANT, TOOL).report([2, 60, 3, 40, 9]).unterminated == 1
 
 
+def test_an_end_that_begins_in_the_last_token_of_a_spans_start_leaves_it_that_token() -> None:
+    assistant = replace(ASSISTANT, end=(TokenIds((7, 9)),))
+    tool = replace(TOOL, start=(TokenIds((3, 7)),))
+    rules = compile_rules(MarkerSet("toy", "Toy", (USER, assistant, tool)), None)
+    policy = make_policy(rules.roles, roles_to_train=["tool"])
+    assert mask([2, 60, 3, 7, 9, 50], rules, policy).labels == [_, _, 3, 7, _, _]
+
+
 @pytest.mark.parametrize(
     ("eos", "expected"),
     [
