@@ -54,6 +54,13 @@ def test_the_page_says_so() -> None:
     assert (Path(page.__file__).parents[1] / "first-load.md").read_text(encoding="utf-8") == page.page()
 
 
+def test_the_readme_says_what_the_page_counts() -> None:
+    root = Path(page.__file__).parents[2]
+    right = re.search(r"\| right \| (\d+) \|", (root / "docs/first-load.md").read_text(encoding="utf-8"))
+    assert right
+    assert f"got {right[1]} right on first load, and none with a token too many" in (root / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("template", [*TRL, *GIVEN, *UNSEEN], ids=lambda template: template.name)
 def test_the_two_truths_agree(template: Unseen) -> None:
     assert disagreements(template)[0] == []
