@@ -119,6 +119,7 @@ class _Compiler:
         self.markers = markers
         self.vocabulary = vocabulary
         self.special_tokens = dict(vocabulary.special_tokens)
+        self.tries: dict[tuple[Entry, ...], TokenTrie] = {}
         missing = []
         for token in markers.special_tokens:
             id_ = single_id(token, vocabulary)
@@ -205,7 +206,11 @@ class _Compiler:
         return [*declared, *(Entry((whole(id_),), 0) for id_ in sorted(self.special_tokens.values()) if id_ in never_content)]
 
     def _trie(self, marker: Marker, patterns: Sequence[Pattern | EndWord]) -> TokenTrie:
-        return build_trie([entry for pattern in patterns for entry in self._entries(marker, pattern, 0)], self.vocabulary)
+        """Return the trie of some patterns; markers that have the same ones share it."""
+        entries = tuple(entry for pattern in patterns for entry in self._entries(marker, pattern, 0))
+        if entries not in self.tries:
+            self.tries[entries] = build_trie(entries, self.vocabulary)
+        return self.tries[entries]
 
     def _entries(self, marker: Marker, pattern: Pattern | EndWord, value: int) -> list[Entry]:
         if pattern is EndWord.EOS_TOKEN:

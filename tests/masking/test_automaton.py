@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from strategies import Case, cases
 
 from rolemask.markers.spec import Marker, MarkerSet, TokenIds
-from rolemask.masking.automaton import Automaton, automaton_of, build_automaton, build_matcher
+from rolemask.masking.automaton import Automaton, automaton_of, build_automaton
 from rolemask.masking.fates import in_unanswered_turn
+from rolemask.masking.matcher import STARTS, build_matcher, tries_of
 from rolemask.masking.turns import Part, Turn, scan
 from rolemask.matching.compiler import compile_rules
 from rolemask.matching.vocabulary import Vocabulary
@@ -21,7 +22,7 @@ def matches_at_each_token(automaton: Automaton, ids: list[int]) -> list[int]:
     for at in range(len(ids)):
         state = 0
         for id_ in ids[at : at + matcher.depth]:
-            state = matcher.steps[state][matcher.token_class.get(id_, 0)]
+            state = matcher.step(state, matcher.token_class.get(id_, 0))
         found.append(matcher.matches_in[state])
     return found
 
@@ -45,8 +46,9 @@ def test_the_automaton_agrees_with_the_scan(case: Case) -> None:
     for ids in case.rows:
         state, outputs = 0, []
         for found in matches_at_each_token(automaton, ids):
-            outputs.append(automaton.outputs[automaton.output[found][state]])
-            state = automaton.step[found][state]
+            step, output = automaton.rows(found)
+            outputs.append(automaton.outputs[output[state]])
+            state = step[state]
         turns = scan(ids, case.rules)
         starts = [at for at, output in enumerate(outputs) if output.starts_turn]
         unanswered = [at for at, after in pairwise(starts) if outputs[after].reopens]
@@ -59,7 +61,7 @@ def test_the_automaton_agrees_with_the_scan(case: Case) -> None:
         # A turn that the start of another cuts short has no end marker.
         ended = [turn for turn in turns if turn.terminated and turn.end < len(ids) and case.rules.rules[turn.rule].has_end]
         assert [(at, output.ended, output.end_length) for at, output in enumerate(outputs) if output.ended >= 0] == [
-            (turn.end, turn.rule, turn.stop - turn.end) for turn in ended if turn.start not in unanswered
+            (turn.end, turn.rule, turn.stop - turn.end) for turn in ended if turn.stop > turn.end and turn.start not in unanswered
         ]
 
 
@@ -67,12 +69,12 @@ def test_the_length_of_a_match_counts_its_tokens() -> None:
     """One place in the text of a marker can be reached by different numbers of tokens."""
     vocabulary = Vocabulary("toy", {1: b"A", 2: b"S", 3: b"AS", 4: b"K"}, {})
     rules = compile_rules(MarkerSet("toy", "Toy", (Marker("assistant", ("ASK",), ()),)), vocabulary)
-    matcher = build_matcher(rules)
+    matcher, matches = build_matcher(tries_of(rules).tries)
     for ids in ([1, 2, 4], [3, 4]):
         state = 0
         for id_ in ids:
-            state = matcher.steps[state][matcher.token_class[id_]]
-        assert matcher.matches[matcher.matches_in[state]].starts == (0, len(ids))
+            state = matcher.step(state, matcher.token_class[id_])
+        assert dict(matches[matcher.matches_in[state]])[STARTS] == (0, len(ids))
 
 
 def test_an_automaton_is_built_once_and_lives_as_long_as_its_rules() -> None:

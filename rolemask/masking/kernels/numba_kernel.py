@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import Automaton, automaton_of
 from rolemask.masking.fates import fates_of
+from rolemask.masking.kernels.dense import matcher_steps, steps_and_outputs
 from rolemask.masking.policy import Policy
 from rolemask.masking.reference import masked_roles
 from rolemask.matching.compiler import OUTSIDE, Rules
@@ -168,11 +169,10 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
         token_class[id_] = number_of[kind]
     is_media = np.array([kind[1] for kind in kinds], dtype=np.bool_)
     is_pad = np.array([kind[2] for kind in kinds], dtype=np.bool_)
-    steps = np.array(matcher.steps, dtype=np.uint32)[:, [kind[0] for kind in kinds]]
+    steps = matcher_steps(matcher)[:, [kind[0] for kind in kinds]]
     matches_in = np.array(matcher.matches_in, dtype=np.uint32)
-    goes_on = np.array([any(after != state for after in row) for state, row in enumerate(matcher.steps)], dtype=np.bool_)
-    step = np.array(automaton.step, dtype=np.uint32)
-    output = np.array(automaton.output, dtype=np.uint32)
+    goes_on = np.array([bool(edges) for edges in matcher.edges])
+    step, output = steps_and_outputs(automaton)
     quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in automaton.outputs])
     fates = fates_of(automaton, rules, policy)
     fields = zip(*fates, strict=True)
@@ -183,7 +183,7 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
         is_pad=is_pad,
         step=step,
         output=output,
-        is_stable=(step[0] == np.arange(len(automaton.states))) & quiet[output[0]],
+        is_stable=(step[0] == np.arange(automaton.size)) & quiet[output[0]],
         fates=_Fates(
             *(np.array(field, dtype=_FATE_DTYPES.get(name, np.bool_)) for name, field in zip(_Fates._fields, fields, strict=True))
         ),

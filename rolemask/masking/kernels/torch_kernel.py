@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.automaton import Automaton, Matcher, automaton_of
+from rolemask.masking.automaton import Automaton, automaton_of
 from rolemask.masking.fates import Fate, fates_of, has_unanswered
+from rolemask.masking.kernels.dense import Table, matcher_steps, steps_and_outputs
+from rolemask.masking.matcher import Matcher
 from rolemask.masking.policy import Policy
 from rolemask.masking.reference import masked_roles
 from rolemask.masking.turns import UNATTENDED
@@ -239,18 +241,18 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
     matcher, fates = automaton.matcher, fates_of(automaton, rules, policy)
     longest = _longest_end(fates)
     token_class, trainable = _id_tables(matcher, rules)
-    fresh_step = [[row[0]] * len(row) for row in automaton.step]
-    fresh_output = [[row[0]] * len(row) for row in automaton.output]
+    step, output = map(_tensor, steps_and_outputs(automaton))
+    steps = _tensor(matcher_steps(matcher))
     keys = [[_key(fate, distance, longest, rules) for fate in fates] for distance in range(longest)]
     roles = [key % (len(rules.roles) + 1) - 1 for key in range(max(map(max, keys)) + 1)]
     is_masked = masked_roles(rules, policy)
     return _Tables(
         token_class=token_class,
         trainable=trainable,
-        matcher=torch.tensor(matcher.steps),
-        matches=torch.tensor(matcher.matches_in)[torch.tensor(matcher.steps)],
-        step=torch.tensor(automaton.step + fresh_step),
-        output=torch.tensor(automaton.output + fresh_output),
+        matcher=steps,
+        matches=torch.tensor(matcher.matches_in)[steps],
+        step=torch.cat([step, step[:, :1].expand_as(step)]),
+        output=torch.cat([output, output[:, :1].expand_as(output)]),
         trained=torch.tensor([fate.trained_if_chosen for fate in fates]),
         starts_turn=torch.tensor([int(fate.starts_turn) for fate in fates]),
         reopens=torch.tensor([fate.reopens for fate in fates]),
@@ -267,6 +269,10 @@ def _build_tables(automaton: Automaton, rules: Rules, policy: Policy) -> _Tables
         role=torch.tensor(roles, dtype=torch.int8),
         is_masked=torch.tensor([is_masked[role] for role in roles]),
     )
+
+
+def _tensor(table: Table) -> Tensor:
+    return torch.from_numpy(table.astype("int64"))
 
 
 def _id_tables(matcher: Matcher, rules: Rules) -> tuple[Tensor, Tensor]:

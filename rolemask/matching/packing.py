@@ -1,0 +1,56 @@
+"""Many integers as few bytes, which are the same in every process: what a pickle of a masker is made of."""
+
+import sys
+from array import array
+from collections.abc import Collection, Mapping
+
+_TYPES = "BHIQ"
+
+
+def pack(values: Collection[int]) -> bytes:
+    """Return integers of 0 and more as bytes; the first one tells how many bytes each of them takes.
+
+    >>> pack([1, 2, 255]), list(unpack(pack([1, 2, 256])))
+    (b'B\\x01\\x02\\xff', [1, 2, 256])
+    """
+    most = max(values, default=0)
+    kind = next(kind for kind in _TYPES if most < 256 ** array(kind).itemsize)
+    return kind.encode() + _little_endian(array(kind, values)).tobytes()
+
+
+def unpack(packed: bytes) -> "array[int]":
+    """Return what was packed."""
+    values = array(chr(packed[0]))
+    values.frombytes(packed[1:])
+    return _little_endian(values)
+
+
+def _little_endian(values: "array[int]") -> "array[int]":
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+def pack_lists(lists: Collection[Collection[int]]) -> tuple[bytes, bytes]:
+    """Return lists of integers as bytes: their lengths, and all that they hold."""
+    return pack([len(values) for values in lists]), pack([value for values in lists for value in values])
+
+
+def unpack_lists(packed: tuple[bytes, bytes]) -> "list[array[int]]":
+    """Return what `pack_lists` was given, as arrays."""
+    lists, at, values = [], 0, unpack(packed[1])
+    for length in unpack(packed[0]):
+        lists.append(values[at : at + length])
+        at += length
+    return lists
+
+
+def pack_dicts(dicts: Collection[Mapping[int, int]]) -> tuple[bytes, bytes, bytes]:
+    """Return mappings of integers as bytes: their lengths, all keys, all values."""
+    return *pack_lists([list(mapping) for mapping in dicts]), pack([value for mapping in dicts for value in mapping.values()])
+
+
+def unpack_dicts(packed: tuple[bytes, bytes, bytes]) -> list[dict[int, int]]:
+    """Return what `pack_dicts` was given."""
+    keys, values = unpack_lists(packed[:2]), unpack_lists((packed[0], packed[2]))
+    return [dict(zip(*pair, strict=True)) for pair in zip(keys, values, strict=True)]
