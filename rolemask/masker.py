@@ -10,6 +10,7 @@ from rolemask.chat_templates.detect import detect, nearest_set
 from rolemask.chat_templates.self_check import self_check as check_against_template
 from rolemask.errors import EmptyRowError, InputError, RoleMaskError, TokenizerMismatchError, UndetectedError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
+from rolemask.masking.automaton import automaton_of, keep_automaton
 from rolemask.masking.batch import (
     ArrayBatch,
     ListBatch,
@@ -29,6 +30,7 @@ from rolemask.masking.refine import LEFT_OUT, callers, count_left_out, is_same, 
 from rolemask.masking.report import RowReport, report_row
 from rolemask.masking.weights import weigh, weigh_on_device, weight_table
 from rolemask.matching.compiler import OUTSIDE, Rules, rules_for
+from rolemask.matching.packing import freeze, thaw
 from rolemask.matching.vocabulary import read_vocabulary
 from rolemask.types import Backend, IdsT, Labels, ListsOrTensorT, OnEmpty, SelfCheck, TrainOnEos, Turns
 
@@ -117,16 +119,32 @@ on_empty=warn; roles user, assistant>
         self.rules = _compile(markers, tokenizer)
         _warn_of_endless_turns(self.rules)
         check_against_template(markers, self.rules, tokenizer, self_check, chat_template_kwargs or {})
-        self._paths = Dispatcher(self.rules, self.policy, backend)
+        self._start(backend)
+        self._tokenizer: ReferenceType[object] | None = _weak_reference(getattr(tokenizer, "tokenizer", tokenizer))
+        logger.info("%r on %s: %s; %s", markers.name, self.rules.vocabulary.name, self.policy, self._summary())
+
+    def _start(self, backend: Backend) -> None:
+        """Set what changes while the masker is used, and what is no part of a pickle."""
+        self._paths = Dispatcher(self.rules, self.policy, backend).prepare()
         self._weighted: Dispatcher | None = None
         self._has_warned = False
         self._has_told = False
-        self._tokenizer = _weak_reference(getattr(tokenizer, "tokenizer", tokenizer))
-        logger.info("%r on %s: %s; %s", markers.name, self.rules.vocabulary.name, self.policy, self._summary())
 
     def __getstate__(self) -> dict[str, Any]:
-        # Whoever gets the copy may not see the log of this process. The tokenizer stays here.
-        return self.__dict__ | {"_has_warned": False, "_has_told": False, "_tokenizer": None}
+        # Caches of datasets are named after a hash of these bytes. So they hold the version, and nothing that calling the masker changes:
+        # no matter whether the automaton was needed here, the copy gets it. The copy may not see the log, and warns once more.
+        import rolemask
+
+        own = (self.markers, self.policy, self.on_empty, self._paths.backend, self.rules, automaton_of(self.rules))
+        others = {name: value for name, value in self.__dict__.items() if name not in _OWN}
+        return others | {"version": rolemask.__version__, "frozen": freeze(own)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.markers, self.policy, self.on_empty, backend, self.rules, automaton = thaw(state["frozen"])
+        self.__dict__.update({name: value for name, value in state.items() if name not in ("version", "frozen")})
+        keep_automaton(self.rules, automaton)
+        self._start(backend)
+        self._tokenizer = None
 
     def __repr__(self) -> str:
         roles = ", ".join(self.role_names) or "none"
@@ -642,6 +660,10 @@ on_empty=warn; roles user, assistant>
             logger.warning("%s. This masker does not warn again; see Masker.report", message)
             self._has_warned = True
             return
+
+
+_OWN = ("markers", "policy", "on_empty", "rules", "_paths", "_weighted", "_has_warned", "_has_told", "_tokenizer")
+"""The attributes of a masker; a subclass may have more."""
 
 
 def _weak_reference(value: object) -> ReferenceType[object] | None:

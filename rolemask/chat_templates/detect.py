@@ -342,7 +342,7 @@ class _Standard:
         around = (vocabulary.eos_id, vocabulary.bos_id, vocabulary.pad_id)
         everything = "\n".join(self.texts)
         tokens = {text: id_ for text, id_ in vocabulary.special_tokens.items() if id_ in around or text in everything}
-        return replace(vocabulary, pieces={}, special_tokens=tokens, encode=None, shared_index=None)
+        return replace(vocabulary, pieces={}, special_tokens=tokens, encode=None)
 
 
 class _Trial:

@@ -187,14 +187,14 @@ class _Builder:
                     changes[kind].extend((number, self._number(after), self._output(output)))
         opened = []
         known: dict[tuple[Output, int], list[int]] = {}  # matches that differ in their lengths only have the same outputs
-        for kind, opening, after in zip(self.kind, self.openings, first, strict=True):
-            if opening is None or after is None:
+        for kind, opening, begun in zip(self.kind, self.openings, first, strict=True):
+            if opening is None or begun is None:
                 opened.append(array("I"))
                 continue
             key = (opening[1], kind)
             if key not in known:
                 known[key] = [self._output(_opened(opening[1], form)) for form in forms[kind]]
-            opened.append(array("I", [after, *known[key]]))
+            opened.append(array("I", [begun, *known[key]]))
         return Automaton(matcher, list(self.outputs), quiet_step, quiet_output, self.kind, changes, opened, opens)
 
     def _steps(self, state: State) -> Iterator[tuple[int, tuple[State, Output]]]:
@@ -252,7 +252,7 @@ def _opened(opening: Output, form: Output) -> Output:
 
 
 _Found = Mapping[int, Match]
-"""The matches at a token, by the number of the trie. Of the starts, only whether they match counts, and whether with more than one token."""
+"""The matches at a token, by the number of the trie. Of starts it only counts whether they match, and whether with more than one token."""
 
 
 def _step(state: State, matches: _Found, rules: Rules, tries: Tries) -> tuple[State, Output]:

@@ -1,8 +1,10 @@
 """Picks the kernel for a batch: torch on a device, numba or NumPy for arrays, the definition without NumPy."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rolemask.errors import InputError
 from rolemask.masking.batch import ArrayBatch, ListBatch, Row, TensorBatch, has_numpy, is_tensor, read_tensor, to_array
 from rolemask.masking.policy import Policy
 from rolemask.masking.reference import Masked, check_train_turns, mask, may_be_trained
@@ -35,7 +37,7 @@ class ArrayKernel(Protocol):
 class Dispatcher:
     """Picks the kernel for a batch and runs it.
 
-    Each kernel is made when it is first used. A pickle leaves the kernels out.
+    Each kernel is made when it is first used, or by `prepare`.
     """
 
     def __init__(self, rules: Rules, policy: Policy, backend: str) -> None:
@@ -45,8 +47,12 @@ class Dispatcher:
         self.array_path: ArrayKernel | None = None
         self._device_path: TorchKernel | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"array_path": None, "_device_path": None}
+    def prepare(self) -> "Dispatcher":
+        """Make the kernel of ``backend="device"`` now: under `torch.compile`, the first call must not make it."""
+        if self.backend == "device":
+            with suppress(ImportError):  # no torch, so no tensors
+                self._make_device_path()
+        return self
 
     def stays_on_device(self, input_ids: Any, rows: Mapping[str, Any]) -> bool:
         """Whether the torch kernel masks these ids."""
@@ -57,11 +63,22 @@ class Dispatcher:
     def mask_on_device(self, input_ids: "Tensor", attention_mask: Any, rows: Mapping[str, Any]) -> "tuple[TensorBatch, Tensor, Tensor]":
         """Return the batch, and its labels (B, T) and roles (B, T) int8 on the device of `input_ids`."""
         if self._device_path is None:
-            from rolemask.masking.kernels.torch_kernel import TorchKernel
+            import torch
 
-            self._device_path = TorchKernel(self.rules, self.policy)
+            if torch.compiler.is_compiling():
+                raise InputError(
+                    "torch.compile met a masker that has no tables yet, and they cannot be made inside the compiled code: call the masker "
+                    'once before, on a batch of any size, or make it with backend="device"'
+                )
+        path = self._device_path or self._make_device_path()
         batch = read_tensor(input_ids, attention_mask, **rows)
-        return batch, *self._device_path.mask(batch.ids, batch.attention, starts=batch.starts)
+        return batch, *path.mask(batch.ids, batch.attention, starts=batch.starts)
+
+    def _make_device_path(self) -> "TorchKernel":
+        from rolemask.masking.kernels.torch_kernel import TorchKernel
+
+        self._device_path = TorchKernel(self.rules, self.policy)
+        return self._device_path
 
     def mask(self, batch: ListBatch | ArrayBatch, *, with_roles: bool = True) -> tuple[Any, Any]:
         """Return labels and roles: lists of rows for a ListBatch, arrays for an ArrayBatch."""

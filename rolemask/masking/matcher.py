@@ -167,12 +167,12 @@ class _Builder:
             for class_, states in reached.items():
                 together.setdefault(tuple(states), []).append(class_)
             ways = []
-            for states, classes in together.items():
-                goes_on = tuple((trie, at) for trie, at in states if self.moves[trie][at])
+            for ends, classes in together.items():
+                goes_on = tuple((trie, at) for trie, at in ends if self.moves[trie][at])
                 if goes_on not in self.alive:
                     self.alive[goes_on] = len(named)
                     named.append(goes_on)
-                accepted = tuple((trie, value) for trie, at in states if (value := self.tries[trie].accept[at]) >= 0)
+                accepted = tuple((trie, value) for trie, at in ends if (value := self.tries[trie].accept[at]) >= 0)
                 ways.append((classes, self.alive[goes_on], accepted))
             self.ways_from[alive] = ways
         return self.ways_from[alive]

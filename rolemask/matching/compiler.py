@@ -3,10 +3,12 @@
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from rolemask.errors import TokenizerMismatchError
 from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
+from rolemask.matching.packing import pack, unpack
 from rolemask.matching.trie import Entry, Symbol, TokenTrie, build_trie, whole
 from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens, read_vocabulary
 
@@ -60,6 +62,39 @@ class Rules:
     media: frozenset[int]
     pad_id: int | None
     vocabulary: Vocabulary = field(compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Markers share tries, and sets have no order: the bytes of a pickle must not depend on either.
+        tries: dict[int, int] = {}
+        known: list[TokenTrie] = []
+
+        def number(trie: TokenTrie | None) -> int | None:
+            if trie is not None and id(trie) not in tries:
+                tries[id(trie)] = len(known)
+                known.append(trie)
+            return None if trie is None else tries[id(trie)]
+
+        state = {name: number(value) if isinstance(value, TokenTrie) else value for name, value in self.__dict__.items()}
+        state["rules"] = [
+            {name: number(value) if name in _TRIES_OF_RULE else value for name, value in rule.__dict__.items()} for rule in self.rules
+        ]
+        state["spans"] = {role: number(trie) for role, trie in self.spans.items()}
+        return state | {"media": pack(sorted(self.media)), "tries": known}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tries: list[TokenTrie] = state.pop("tries")
+
+        def read(rule: dict[str, Any]) -> Rule:
+            numbers = {name: rule[name] for name in _TRIES_OF_RULE}
+            return Rule(**rule | {name: None if number is None else tries[number] for name, number in numbers.items()})
+
+        rules = tuple(map(read, state["rules"]))
+        spans = {role: tries[number] for role, number in state["spans"].items()}
+        starts = {name: tries[state[name]] for name in ("starts", "special_starts", "document_starts")}
+        self.__dict__.update(state | starts | {"rules": rules, "spans": spans, "media": frozenset(unpack(state["media"]))})
+
+
+_TRIES_OF_RULE = ("ends", "header_ends", "own_starts")
 
 
 _cache: WeakKeyDictionary[object, dict[Hashable, "Rules"]] = WeakKeyDictionary()
@@ -237,8 +272,8 @@ class _Compiler:
         return [Entry(symbols, value) for symbols in spellings(pattern, self.special_tokens, self.vocabulary)]
 
     def _check_ids(self, marker: Marker, pattern: TokenIds) -> None:
-        known = self.vocabulary.pieces.keys() | self.vocabulary.special_token_texts.keys()
-        unknown = [id_ for id_ in pattern.ids if known and id_ not in known]
+        pieces, special = self.vocabulary.pieces, self.vocabulary.special_token_texts
+        unknown = [id_ for id_ in pattern.ids if (pieces or special) and id_ not in pieces and id_ not in special]
         if unknown:
             raise TokenizerMismatchError(
                 f"{marker.where}: the {marker.role!r} marker {pattern} of {self.markers.name!r} has ids that "
@@ -247,8 +282,8 @@ class _Compiler:
 
     def _can_spell(self, entries: Sequence[Entry]) -> bool:
         text = {symbol for entry in entries for symbol in entry.symbols if symbol >= 0}
-        pieces = self.vocabulary.ids_of_piece
-        return all(bytes([byte]) in pieces for byte in text) or bool(build_trie(entries, self.vocabulary).values)
+        index = self.vocabulary.index
+        return all(index.ids_of(bytes([byte])) for byte in text) or bool(build_trie(entries, self.vocabulary).values)
 
     def _is_special(self, entry: Entry) -> bool:
         """Whether the marker begins with a special token. An id that the vocabulary doesn't know counts as one: fail closed."""

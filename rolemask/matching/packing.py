@@ -1,8 +1,11 @@
 """Many integers as few bytes, which are the same in every process: what a pickle of a masker is made of."""
 
+import pickle
 import sys
 from array import array
 from collections.abc import Collection, Mapping
+from io import BytesIO
+from typing import Any
 
 _TYPES = "BHIQ"
 
@@ -10,8 +13,8 @@ _TYPES = "BHIQ"
 def pack(values: Collection[int]) -> bytes:
     """Return integers of 0 and more as bytes; the first one tells how many bytes each of them takes.
 
-    >>> pack([1, 2, 255]), list(unpack(pack([1, 2, 256])))
-    (b'B\\x01\\x02\\xff', [1, 2, 256])
+    >>> pack([65, 66]), list(unpack(pack([1, 2, 256])))
+    (b'BAB', [1, 2, 256])
     """
     most = max(values, default=0)
     kind = next(kind for kind in _TYPES if most < 256 ** array(kind).itemsize)
@@ -54,3 +57,17 @@ def unpack_dicts(packed: tuple[bytes, bytes, bytes]) -> list[dict[int, int]]:
     """Return what `pack_dicts` was given."""
     keys, values = unpack_lists(packed[:2]), unpack_lists((packed[0], packed[2]))
     return [dict(zip(*pair, strict=True)) for pair in zip(keys, values, strict=True)]
+
+
+def freeze(value: object) -> bytes:
+    """Return a pickle that depends on what the value holds alone, not on which of its parts are one object: without the pickler's memo."""
+    written = BytesIO()
+    pickler = pickle.Pickler(written, protocol=4)
+    pickler.fast = True
+    pickler.dump(value)
+    return written.getvalue()
+
+
+def thaw(frozen: bytes) -> Any:  # noqa: ANN401 - what was frozen
+    """Return what was frozen."""
+    return pickle.loads(frozen)

@@ -6,11 +6,12 @@ only the first token may begin before it and only the last may end after it. Thi
 of each id.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
+from rolemask.matching.packing import pack, pack_dicts, unpack, unpack_dicts
 from rolemask.matching.vocabulary import Vocabulary
 
 Symbol = int
@@ -61,15 +62,22 @@ class TokenTrie:
         """The values that some token sequence matches."""
         return {value for value in self.accept if value >= 0}
 
+    def __getstate__(self) -> tuple[tuple[bytes, bytes, bytes], bytes]:
+        return pack_dicts(self.edges), pack([1 + value for value in self.accept])
+
+    def __setstate__(self, state: tuple[tuple[bytes, bytes, bytes], bytes]) -> None:
+        self.__dict__.update(edges=tuple(unpack_dicts(state[0])), accept=tuple(value - 1 for value in unpack(state[1])))
+
 
 class _Node:
     """A node of the trie of symbols. `accept` is the value of the marker that ends here, or -1."""
 
-    __slots__ = ("accept", "children", "depth")
+    __slots__ = ("accept", "children", "depth", "number")
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, number: int) -> None:
         self.children: dict[Symbol, _Node] = {}
         self.depth = depth
+        self.number = number
         self.accept = -1
 
 
@@ -83,11 +91,15 @@ class _Step(NamedTuple):
 
 def build_trie(entries: Sequence[Entry], vocabulary: Vocabulary) -> TokenTrie:
     """Build the token trie of `entries`. Of two matches with as many tokens, the longer text wins, then the earlier entry."""
-    root = _Node(0)
+    root = _Node(0, 0)
+    count = 1
     for entry in entries:
         node = root
         for symbol in entry.symbols:
-            node = node.children.setdefault(symbol, _Node(node.depth + 1))
+            if symbol not in node.children:
+                node.children[symbol] = _Node(node.depth + 1, count)
+                count += 1
+            node = node.children[symbol]
         if node.accept < 0:
             node.accept = entry.value
     builder = _Builder(root, vocabulary)
@@ -105,7 +117,7 @@ class _Builder:
         edges: list[dict[int, int]] = []
         for nodes, _ in queue:  # grows during the loop
             steps: dict[int, _Step] = {}
-            for node in nodes:
+            for node in sorted(nodes, key=attrgetter("number")):  # the order of a set is another one in each process
                 self._add_steps(node, steps)
             if not edges:
                 self._add_inner_starts(steps)
@@ -124,33 +136,29 @@ class _Builder:
         for symbol, child in node.children.items():
             if symbol < 0:
                 _merge(steps, [-1 - symbol], _step_to(child))
-        ids_of_piece = self.vocabulary.ids_of_piece
+        index = self.vocabulary.index
         for text, child in _texts_below(node):
-            if text in ids_of_piece:
-                _merge(steps, ids_of_piece[text], self._walk(node, text))
+            if ids := index.ids_of(text):
+                _merge(steps, ids, self._walk(node, text))
             if child.accept >= 0:
-                for piece in self._longer_pieces(text):
-                    _merge(steps, ids_of_piece[piece], self._walk(node, piece))
+                for piece in index.longer(text):
+                    _merge(steps, index.ids_of(piece), self._walk(node, piece))
 
     def _add_inner_starts(self, steps: dict[int, _Step]) -> None:
         """Add every token with a marker that begins inside it."""
-        for first in (symbol for symbol in self.root.children if symbol >= 0):
-            byte = bytes([first])
-            for piece, ids in self.vocabulary.ids_of_piece.items():
-                at = piece.find(byte, 1)
-                while at > 0:
-                    step = self._walk(self.root, piece[at:])
-                    if step is not None:
-                        _merge(steps, ids, step)
-                    at = piece.find(byte, at + 1)
-
-    def _longer_pieces(self, text: bytes) -> Iterator[bytes]:
-        pieces = self.vocabulary.sorted_pieces
-        for index in range(bisect_left(pieces, text), len(pieces)):
-            if not pieces[index].startswith(text):
-                break
-            if pieces[index] != text:
-                yield pieces[index]
+        index = self.vocabulary.index
+        for first, child in self.root.children.items():
+            if first < 0:
+                continue
+            if child.accept >= 0:
+                tails = index.inside(bytes([first]))
+            else:
+                last = _step_to(child)
+                for id_ in index.ending_with(first):
+                    _merge(steps, [id_], last)
+                tails = [tail for second in child.children if second >= 0 for tail in index.inside(bytes([first, second]))]
+            for id_, tail in tails:
+                _merge(steps, [id_], self._walk(self.root, tail))
 
     @staticmethod
     def _walk(node: _Node, piece: bytes) -> _Step | None:

@@ -4,34 +4,16 @@ Nothing here imports a tokenizer library: each kind is recognised by its attribu
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary, ref
 
 from rolemask.errors import UnsupportedTokenizerError
+from rolemask.matching.pieces import PieceIndex, Pieces, in_order
 
 META_SPACE = "▁"  # how SentencePiece writes a space
 BYTE_LEVEL_SPACE = "Ġ"  # how byte-level BPE writes a space
-
-
-class _Index:
-    """Looks pieces up by their bytes. Copies of a vocabulary share it, since it takes a while to make."""
-
-    def __init__(self, pieces: Mapping[int, bytes]) -> None:
-        self.pieces = pieces
-
-    @cached_property
-    def ids_of_piece(self) -> dict[bytes, list[int]]:
-        ids: dict[bytes, list[int]] = {}
-        for id_, piece in self.pieces.items():
-            if piece:
-                ids.setdefault(piece, []).append(id_)
-        return ids
-
-    @cached_property
-    def sorted_pieces(self) -> list[bytes]:
-        return sorted(self.ids_of_piece)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,32 +38,26 @@ class Vocabulary:
     eos_id: int | None = None
     pad_id: int | None = None
     bos_id: int | None = None
-    shared_index: _Index | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pieces", Pieces.of(self.pieces))
+        # A tokenizer may list them in an order that is another one in each process.
+        object.__setattr__(self, "special_tokens", dict(sorted(self.special_tokens.items(), key=lambda token: (token[1], token[0]))))
 
     def __getstate__(self) -> dict[str, Any]:
         # A masker is pickled for worker processes; a tokenizer often cannot be, and is no longer needed.
         kept = ("name", "pieces", "special_tokens", "eos_id", "pad_id", "bos_id")
-        return {key: self.__dict__[key] for key in kept} | {"encode": None, "shared_index": None}
+        return {key: self.__dict__[key] for key in kept} | {"encode": None}
 
     @cached_property
     def special_token_texts(self) -> dict[int, str]:
         """Id -> text of the special tokens."""
         return {id_: text for text, id_ in self.special_tokens.items()}
 
-    @cached_property
-    def index(self) -> _Index:
-        """The pieces by their bytes."""
-        return self.shared_index or _Index(self.pieces)
-
     @property
-    def ids_of_piece(self) -> dict[bytes, list[int]]:
-        """Bytes -> the ids that stand for them. SentencePiece has two newlines: a piece and a byte."""
-        return self.index.ids_of_piece
-
-    @property
-    def sorted_pieces(self) -> list[bytes]:
-        """All pieces, sorted, so that those with a common prefix are neighbours."""
-        return self.index.sorted_pieces
+    def index(self) -> PieceIndex:
+        """The pieces by their bytes. Copies of a vocabulary share it."""
+        return Pieces.of(self.pieces).index
 
     def text(self, ids: Iterable[int]) -> str:
         """Return the text of the ids. An unknown id, or a part of a character, shows as U+FFFD."""
@@ -226,7 +202,6 @@ def _read(tokenizer: object, kind: _Kind) -> Vocabulary:
     if before is not None and before[0] == state:
         return before[1]
     vocabulary = kind.read(tokenizer)
-    vocabulary = replace(vocabulary, shared_index=vocabulary.index)
     _known[tokenizer] = (state, vocabulary)
     return vocabulary
 
@@ -268,29 +243,44 @@ def mistral_version(tokenizer: object) -> str | None:
     return str(cast("MistralTokenizer", inner).version.value) if kind is _MISTRAL_COMMON else None
 
 
-def spelled(pieces: Mapping[str, int], special_tokens: Iterable[str]) -> dict[int, bytes]:
+def spelled(pieces: Mapping[str, int], special_tokens: Iterable[str]) -> Pieces:
     """Return id -> bytes for a vocabulary of strings, without the special tokens.
 
     Recognised by how a space is written: SentencePiece writes U+2581 (and odd bytes as <0x0A>); byte-level BPE writes every byte as a
     printable character (Radford et al. 2019, `bytes_to_unicode`); anything else is plain text.
     """
     left_out = set(special_tokens)
+    texts = {text: id_ for text, id_ in pieces.items() if text not in left_out}
     if META_SPACE in pieces:
-        return {id_: _metaspace_bytes(piece) for piece, id_ in pieces.items() if piece not in left_out}
+        return Pieces.of_texts(texts.values(), _metaspace_bytes([*texts]))
     if BYTE_LEVEL_SPACE in pieces:
-        alphabet = _byte_level_alphabet()
-        return {
-            id_: bytes(alphabet[char] for char in piece) if all(char in alphabet for char in piece) else piece.encode()
-            for piece, id_ in pieces.items()
-            if piece not in left_out
-        }
-    return {id_: piece.encode() for piece, id_ in pieces.items() if piece not in left_out}
+        return _byte_level_pieces(texts)
+    return Pieces.of_texts(texts.values(), [text.encode() for text in texts])
 
 
-def _metaspace_bytes(piece: str) -> bytes:
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-        return bytes([int(piece[3:5], 16)])
-    return piece.replace(META_SPACE, " ").encode()
+# What follows works on all pieces at once where it can: a call for each of some hundred thousand takes longer than all the rest.
+
+
+def _metaspace_bytes(texts: Sequence[str]) -> list[bytes]:
+    spellings = "\0".join(texts).replace(META_SPACE, " ").encode().split(b"\0")
+    if len(spellings) != len(texts):  # one has this character in it, or there is none
+        spellings = [text.replace(META_SPACE, " ").encode() for text in texts]
+    for index, text in enumerate(texts):
+        if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+            spellings[index] = bytes([int(text[3:5], 16)])
+    return spellings
+
+
+def _byte_level_pieces(texts: Mapping[str, int]) -> Pieces:
+    alphabet = _byte_level_alphabet()
+    ids, lengths, joined = in_order(texts.values(), texts, "")
+    if strange := set(joined) - alphabet.keys():  # added tokens that are written as they are, among the others
+        spellings = [bytes(map(alphabet.__getitem__, text)) if strange.isdisjoint(text) else text.encode() for text in texts]
+        return Pieces.of_texts(texts.values(), spellings)
+    for char, byte in alphabet.items():
+        if char != chr(byte):
+            joined = joined.replace(char, chr(byte))  # quicker than `translate`
+    return Pieces(ids, lengths, joined.encode("latin-1"))
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -344,16 +334,22 @@ def _from_strings(
     name: str, vocabulary: Mapping[str, int], added: Mapping[str, int], eos_id: int | None, pad_id: int | None, bos_id: int | None = None
 ) -> Vocabulary:
     special_tokens = {text: id_ for text, id_ in added.items() if _is_control(text)}
-    pieces = spelled(vocabulary, special_tokens) | {
-        id_: _metaspace_bytes(text) for text, id_ in added.items() if text not in special_tokens
+    pieces = spelled(vocabulary, special_tokens)
+    added_text = {text: id_ for text, id_ in added.items() if text not in special_tokens}
+    in_another_way = {
+        id_: text for id_, text in zip(added_text.values(), _metaspace_bytes([*added_text]), strict=True) if pieces.get(id_) != text
     }
+    if in_another_way:
+        pieces = Pieces.of({**pieces, **in_another_way})
     return Vocabulary(name, pieces, special_tokens, None, eos_id, pad_id, bos_id)
 
 
 def _from_mistral_common(tokenizer: MistralTokenizer) -> Vocabulary:
     special_tokens = {tokenizer.id_to_piece(id_): id_ for id_ in sorted(tokenizer.special_ids)}
     if hasattr(tokenizer, "id_to_byte_piece"):  # Tekken: bytes
-        pieces = {id_: tokenizer.id_to_byte_piece(id_) for id_ in range(tokenizer.n_words) if id_ not in tokenizer.special_ids}
+        special_ids = {*tokenizer.special_ids}
+        ids = range(tokenizer.n_words)
+        pieces: Mapping[int, bytes] = {id_: tokenizer.id_to_byte_piece(id_) for id_ in ids if id_ not in special_ids}
     else:  # SentencePiece: strings
         pieces = spelled({tokenizer.id_to_piece(id_): id_ for id_ in range(tokenizer.n_words)}, special_tokens)
     pad_id = tokenizer.pad_id if tokenizer.pad_id is not None and tokenizer.pad_id >= 0 else None

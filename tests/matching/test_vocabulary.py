@@ -81,7 +81,7 @@ def test_sentencepiece_bytes_and_spaces_are_spelled() -> None:
     vocabulary = read_vocabulary(tokenizer)
     assert vocabulary.pieces == {0: b" ", 1: b"\n", 2: b"\n", 3: b" Hi", 4: "é".encode(), 7: b"\n\n", 8: b"  "}
     assert vocabulary.special_tokens == {"<turn>": 9}
-    assert sorted(vocabulary.ids_of_piece[b"\n"]) == [1, 2]
+    assert sorted(vocabulary.index.ids_of(b"\n")) == [1, 2]
 
 
 def test_text_is_cut_at_the_longest_control_token() -> None:
