@@ -4,12 +4,13 @@ What it keeps grows with the markers, not with their product: of the tries, a st
 matched, and a step names the tokens that don't kill them all. Rules with the same markers share a trie.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from rolemask.matching.compiler import Rules
-from rolemask.matching.packing import pack, pack_dicts, unpack, unpack_dicts
+from rolemask.matching.packing import pack, pack_dicts, pack_ids, unpack, unpack_dicts, unpack_ids
 from rolemask.matching.trie import Match, TokenTrie
 
 Matches = tuple[tuple[int, Match], ...]
@@ -44,7 +45,7 @@ def tries_of(rules: Rules) -> Tries:
     numbers: dict[int, int] = {}
 
     def number(trie: TokenTrie | None) -> int:
-        if trie is None or not trie.edges[0]:
+        if trie is None or trie.is_empty:
             return NO_TRIE
         if id(trie) not in numbers:
             numbers[id(trie)] = len(tries)
@@ -85,12 +86,13 @@ class Matcher:
         return self.edges[state].get(class_, self.otherwise[state])
 
     def __getstate__(self) -> tuple[Any, ...]:
-        ids = pack(list(self.token_class)), pack(list(self.token_class.values()))
-        return *ids, self.classes, pack_dicts(self.edges), pack(self.otherwise), pack(self.matches_in), self.depth
+        ids = sorted(self.token_class)
+        classes = pack([self.token_class[id_] for id_ in ids])
+        return pack_ids(ids), classes, self.classes, pack_dicts(self.edges), pack(self.otherwise), pack(self.matches_in), self.depth
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         ids, numbers, classes, edges, otherwise, matches_in, depth = state
-        known = dict(zip(unpack(ids), unpack(numbers), strict=True))
+        known = dict(zip(unpack_ids(ids), unpack(numbers), strict=True))
         fields = (known, classes, unpack_dicts(edges), list(unpack(otherwise)), list(unpack(matches_in)), depth)
         self.__dict__.update(zip(self.__dataclass_fields__, fields, strict=True))
 
@@ -192,14 +194,36 @@ class _Builder:
 def _token_classes(tries: Sequence[TokenTrie]) -> tuple[dict[int, int], int, _Moves]:
     """Return token id -> class, the number of classes, and the edges of the tries by class; tokens with the same edges share a class."""
     edges: dict[int, list[tuple[int, int, int]]] = {}
+    sets: dict[Set[int], list[tuple[int, int, int, int]]] = {}  # set -> trie, state, the state after, rank in the order in which sets count
     for number, trie in enumerate(tries):
         for state, out in enumerate(trie.edges):
             for id_, after in out.items():
                 edges.setdefault(id_, []).append((number, state, after))
-    numbers: dict[tuple[tuple[int, int, int], ...], int] = {}
-    classes = {id_: numbers.setdefault(tuple(found), len(numbers) + 1) for id_, found in edges.items()}
+            for rank, (index, after) in enumerate(trie.by_set[state]):
+                sets.setdefault(trie.sets[index], []).append((number, state, after, rank))
+    numbers: dict[tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]], int] = {}
+    classes: dict[int, int] = {}
+    for within, ids in _regions([*sets]).items():
+        classes.update(dict.fromkeys(ids, numbers.setdefault(((), within), len(numbers) + 1)))
+    for id_, found in edges.items():
+        within = tuple([number for number, ids in enumerate(sets) if id_ in ids])
+        classes[id_] = numbers.setdefault((tuple(found), within), len(numbers) + 1)
     moves: _Moves = [[{} for _ in trie.edges] for trie in tries]
-    for found, class_ in numbers.items():
-        for number, state, after in found:
-            moves[number][state][class_] = after
+    ways = [*sets.values()]
+    for (found, within), class_ in numbers.items():
+        for trie_number, state, after, _ in sorted((way for number in within for way in ways[number]), key=itemgetter(3), reverse=True):
+            moves[trie_number][state][class_] = after
+        for trie_number, state, after in found:
+            moves[trie_number][state][class_] = after
     return classes, len(numbers) + 1, moves
+
+
+def _regions(sets: Sequence[Set[int]]) -> dict[tuple[int, ...], Set[int]]:
+    """Return the ids that are in the same sets, by the numbers of these."""
+    regions: dict[tuple[int, ...], Set[int]] = {(): frozenset().union(*sets)}
+    for number, ids in enumerate(sets):
+        parts = {}
+        for within, region in regions.items():
+            parts[within], parts[*within, number] = region - ids, region & ids
+        regions = {within: region for within, region in parts.items() if region}
+    return regions

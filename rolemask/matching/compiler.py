@@ -236,9 +236,9 @@ class _Compiler:
         BOS, EOS and pad are never content, unless a marker that stands inside a turn has them: OLMo 2's BOS is the token that ends a turn.
         """
         declared = [entry for pattern in self.markers.document_start for entry in self._spelled(pattern, 0)]
-        may_be_inside = {id_ for trie in inside for edges in trie.edges for id_ in edges} | media
-        never_content = {self.vocabulary.bos_id, self.vocabulary.eos_id, self.vocabulary.pad_id} - may_be_inside
-        return [*declared, *(Entry((whole(id_),), 0) for id_ in sorted(self.special_tokens.values()) if id_ in never_content)]
+        around = {self.vocabulary.bos_id, self.vocabulary.eos_id, self.vocabulary.pad_id} & {*self.special_tokens.values()}
+        never_content = sorted(id_ for id_ in around - media if id_ is not None and not any(trie.knows(id_) for trie in inside))
+        return [*declared, *(Entry((whole(id_),), 0) for id_ in never_content)]
 
     def _trie(self, marker: Marker, patterns: Sequence[Pattern | EndWord]) -> TokenTrie:
         """Return the trie of some patterns; markers that have the same ones share it."""

@@ -3,7 +3,7 @@
 import pickle
 import sys
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -57,6 +57,32 @@ def unpack_dicts(packed: tuple[bytes, bytes, bytes]) -> list[dict[int, int]]:
     """Return what `pack_dicts` was given."""
     keys, values = unpack_lists(packed[:2]), unpack_lists((packed[0], packed[2]))
     return [dict(zip(*pair, strict=True)) for pair in zip(keys, values, strict=True)]
+
+
+def pack_ids(ids: Collection[int]) -> bytes:
+    """Return a set of integers as bytes: as a list, or as a bit for each integer, whichever is shorter.
+
+    >>> pack_ids({1, 90}), list(unpack_ids(pack_ids({1, 2, 9})))
+    (b'LB\\x01Z', [1, 2, 9])
+    """
+    listed = pack(sorted(ids))
+    if max(ids, default=0) // 8 >= len(listed):
+        return b"L" + listed
+    bits = bytearray(max(ids, default=0) // 8 + 1)
+    for id_ in ids:
+        bits[id_ // 8] |= 1 << id_ % 8
+    return b"b" + bits if len(bits) < len(listed) else b"L" + listed
+
+
+def unpack_ids(packed: bytes) -> Sequence[int]:
+    """Return what was packed, in ascending order."""
+    if packed[:1] == b"L":
+        return unpack(packed[1:])
+    return [8 * at + bit for at, bits in enumerate(packed[1:]) for bit in _BITS[bits]]
+
+
+_BITS = [[bit for bit in range(8) if bits >> bit & 1] for bits in range(256)]
+"""Byte -> the bits that are set in it."""
 
 
 def freeze(value: object) -> bytes:

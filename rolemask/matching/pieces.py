@@ -113,6 +113,8 @@ class PieceIndex:
         self._pieces = pieces
         self._of_first: dict[int, dict[bytes, list[int]]] = {}
         self._sorted: dict[int, list[bytes]] = {}
+        self._longer: dict[bytes, frozenset[int]] = {}
+        self._longest: dict[int, dict[bytes, int]] = {}
         self._inside: dict[bytes, list[tuple[int, bytes]]] = {}
         self._last: dict[int, list[int]] = {}
 
@@ -120,15 +122,25 @@ class PieceIndex:
         """Return the ids that stand for some bytes. SentencePiece has two newlines: a piece and a byte."""
         return self._with_first(piece[0]).get(piece, ()) if piece else ()
 
-    def longer(self, text: bytes) -> Iterator[bytes]:
-        """Yield the pieces that begin with a text and go on."""
-        if text[0] not in self._sorted:
-            self._sorted[text[0]] = sorted(self._with_first(text[0]))
-        pieces = self._sorted[text[0]]
-        for index in range(bisect_right(pieces, text), len(pieces)):
-            if not pieces[index].startswith(text):
-                break
-            yield pieces[index]
+    def longer_ids(self, text: bytes) -> frozenset[int]:
+        """Return the ids of the pieces that begin with a text and go on."""
+        if text not in self._longer:
+            if text[0] not in self._sorted:
+                self._sorted[text[0]] = sorted(self._with_first(text[0]))
+            pieces = self._sorted[text[0]]
+            start, stop = bisect_right(pieces, text), bisect_right(pieces, text + b"\xff" * self.longest(text))
+            self._longer[text] = frozenset(id_ for piece in pieces[start:stop] for id_ in self.ids_of(piece))
+        return self._longer[text]
+
+    def longest(self, text: bytes) -> int:
+        """Return the length of the longest piece that begins with the first two bytes of a text; 0 if none does."""
+        if text[0] not in self._longest:
+            longest: dict[bytes, int] = {}
+            for piece in self._with_first(text[0]):
+                for start in (piece[:1], piece[:2]):
+                    longest[start] = max(longest.get(start, 0), len(piece))
+            self._longest[text[0]] = longest
+        return self._longest[text[0]].get(text[:2], 0)
 
     def inside(self, text: bytes) -> list[tuple[int, bytes]]:
         """Return the pieces that have a text further in than their beginning: each place's id, and the piece from there on."""

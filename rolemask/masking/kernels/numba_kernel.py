@@ -169,7 +169,7 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
         token_class[id_] = number_of[kind]
     is_media = np.array([kind[1] for kind in kinds], dtype=np.bool_)
     is_pad = np.array([kind[2] for kind in kinds], dtype=np.bool_)
-    steps = matcher_steps(matcher)[:, [kind[0] for kind in kinds]]
+    steps = matcher_steps(matcher, [kind[0] for kind in kinds])
     matches_in = np.array(matcher.matches_in, dtype=np.uint32)
     goes_on = np.array([bool(edges) for edges in matcher.edges])
     step, output = steps_and_outputs(automaton)

@@ -24,7 +24,7 @@ class NumpyKernel:
         self.policy = policy
         tries = [rules.starts, rules.document_starts, *rules.spans.values()]
         tries += [trie for rule in rules.rules for trie in (rule.ends, rule.header_ends) if trie is not None]
-        self._can_begin = _id_table({id_ for trie in tries for id_ in trie.edges[0]})
+        self._can_begin = _id_table({id_ for trie in tries for id_ in trie.first_ids})
         self._is_media = _id_table(rules.media)
 
     def mask(
