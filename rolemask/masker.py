@@ -80,7 +80,7 @@ on_empty=warn; roles user, assistant>
             ``"device"`` operations wherever they are. Batches with `train_turns` are always masked on the host.
 
     Raises:
-        TokenizerMismatchError, TemplateMismatchError, UnsupportedTokenizerError: See `MarkerSet.compile`.
+        MarkerSetError, TokenizerMismatchError, TemplateMismatchError, UnsupportedTokenizerError: See `MarkerSet.compile`.
         PolicyError: A role that the set does not have, or that is both to be trained and to be masked; an option with a wrong value.
         ArgumentError: An unknown keyword.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 from rolemask.errors import Problem, did_you_mean
 from rolemask.markers.names import fold
 from rolemask.markers.source import KeyPath, Source, as_list
-from rolemask.markers.spec import EndWord, Marker, Pattern, TokenIds
+from rolemask.markers.spec import LONGEST_MARKER, EndWord, Marker, Pattern, TokenIds
 
 PlacedMarkers = Sequence[tuple[KeyPath, Marker]]
 Lint = Callable[[Source, PlacedMarkers], Iterator[Problem]]
@@ -21,8 +21,6 @@ PATTERN_KEYS = ("start", "end", "header_end")
 PROBE_WORD = re.compile(r"(?:Order|Query|Reply|Thought|Place|Result)\d")
 """The words of the scenarios that rolemask asks templates to write. A digit keeps templates from having the word themselves; the capital
 keeps one word from being part of another."""
-
-_LONGEST = 300  # characters; the longest marker of the registry has 180
 
 
 def name_differs_from_file(source: Source, markers: PlacedMarkers) -> Iterator[Problem]:
@@ -88,8 +86,8 @@ def marker_with_contents(source: Source, markers: PlacedMarkers) -> Iterator[Pro
                 if word is not None:
                     message = f"found {word.group()!r}, a word of rolemask's own scenarios, in the {key} of {marker.role!r}"
                     yield source.problem((*at, key), message, "leave only what stands around every content")
-                elif isinstance(pattern, str) and len(pattern) > _LONGEST:
-                    message = f"the {key} of {marker.role!r} has {len(pattern)} characters, expected at most {_LONGEST}"
+                elif isinstance(pattern, str) and len(pattern) > LONGEST_MARKER:
+                    message = f"the {key} of {marker.role!r} has {len(pattern)} characters, expected at most {LONGEST_MARKER}"
                     yield source.problem((*at, key), message, "leave only what stands around every content")
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = -100
 """The label of a token without loss: the default of torch.nn.CrossEntropyLoss."""
+LONGEST_MARKER = 300
+"""Characters; the longest marker of the registry has 180. A longer one has contents in it, and what compiling costs grows with the square."""
+MOST_ROLES = 127
+"""A role id is an int8."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,7 @@ class MarkerSet:
             backend: See `rolemask.Masker`.
 
         Raises:
+            MarkerSetError: A marker has more than 300 characters, or there are more than 127 roles.
             TokenizerMismatchError: A marker does not exist in this tokenizer.
             TemplateMismatchError: The tokenizer's chat template does not follow the markers, and `self_check="error"`.
             UnsupportedTokenizerError: rolemask cannot read the vocabulary.

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from rolemask.errors import TokenizerMismatchError
-from rolemask.markers.spec import EndWord, Marker, MarkerSet, Pattern, TokenIds
+from rolemask.errors import MarkerSetError, Place, Problem, TokenizerMismatchError
+from rolemask.markers.spec import LONGEST_MARKER, MOST_ROLES, EndWord, Marker, MarkerSet, Pattern, TokenIds
 from rolemask.matching.packing import pack, unpack
 from rolemask.matching.trie import Entry, Symbol, TokenTrie, build_trie, whole
 from rolemask.matching.vocabulary import Vocabulary, cut_at_special_tokens, read_vocabulary
@@ -109,7 +109,7 @@ def rules_for(markers: MarkerSet, tokenizer: object) -> Rules:
 
     Raises:
         UnsupportedTokenizerError: See `read_vocabulary`.
-        TokenizerMismatchError: See `compile_rules`.
+        MarkerSetError, TokenizerMismatchError: See `compile_rules`.
     """
     if tokenizer is None:
         return compile_rules(markers, None)
@@ -132,14 +132,30 @@ def compile_rules(markers: MarkerSet, vocabulary: Vocabulary | None) -> Rules:
     """Compile. Markers given as ids need no vocabulary.
 
     Raises:
+        MarkerSetError: A marker that is too long, or too many roles.
         TokenizerMismatchError: Special tokens are not one id each in this tokenizer (`.missing` lists them), or a marker cannot be
             spelled in it.
     """
+    if problems := [*_problems(markers)]:
+        raise MarkerSetError(problems)
     if vocabulary is None:
         if not all(isinstance(pattern, TokenIds) for pattern in _patterns(markers)):
             raise TokenizerMismatchError(f"compile() needs a tokenizer: the markers of {markers.name!r} are text")
         vocabulary = Vocabulary("no tokenizer", {}, {})
     return _Compiler(markers, vocabulary).compile()
+
+
+def _problems(markers: MarkerSet) -> Iterator[Problem]:
+    """Yield what is too much to compile. The lints find some of it in files, but not all sets come from files."""
+    origin = Place(markers.origin or markers.name)
+    if len(markers.roles) > MOST_ROLES:
+        yield Problem(origin, f"found {len(markers.roles)} roles, expected at most {MOST_ROLES}")
+    for marker in markers.markers:
+        for key in ("start", "end", "header_end"):
+            for pattern in getattr(marker, key):
+                if isinstance(pattern, str) and len(pattern) > LONGEST_MARKER:
+                    message = f"the {key} of {marker.role!r} has {len(pattern)} characters, expected at most {LONGEST_MARKER}"
+                    yield Problem(marker.where if marker.where.path else origin, message, "leave only what stands around every content")
 
 
 def _patterns(markers: MarkerSet) -> Iterator[Pattern | EndWord]:

@@ -5,6 +5,7 @@ import sys
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
+from itertools import compress
 from typing import Any
 
 _TYPES = "BHIQ"
@@ -16,8 +17,7 @@ def pack(values: Collection[int]) -> bytes:
     >>> pack([65, 66]), list(unpack(pack([1, 2, 256])))
     (b'BAB', [1, 2, 256])
     """
-    most = max(values, default=0)
-    kind = next(kind for kind in _TYPES if most < 256 ** array(kind).itemsize)
+    kind = _type_for(max(values, default=0))
     return kind.encode() + _little_endian(array(kind, values)).tobytes()
 
 
@@ -26,6 +26,11 @@ def unpack(packed: bytes) -> "array[int]":
     values = array(chr(packed[0]))
     values.frombytes(packed[1:])
     return _little_endian(values)
+
+
+def _type_for(most: int) -> str:
+    """Return the type code of the smallest integers that can be this large."""
+    return next(kind for kind in _TYPES if most < 256 ** array(kind).itemsize)
 
 
 def _little_endian(values: "array[int]") -> "array[int]":
@@ -65,24 +70,24 @@ def pack_ids(ids: Collection[int]) -> bytes:
     >>> pack_ids({1, 90}), list(unpack_ids(pack_ids({1, 2, 9})))
     (b'LB\\x01Z', [1, 2, 9])
     """
-    listed = pack(sorted(ids))
-    if max(ids, default=0) // 8 >= len(listed):
-        return b"L" + listed
-    bits = bytearray(max(ids, default=0) // 8 + 1)
+    most = max(ids, default=0)
+    if len(ids) * array(_type_for(most)).itemsize < most // 8 + 1:
+        return b"L" + pack(sorted(ids))
+    digits = bytearray(b"0" * (most + 1))
     for id_ in ids:
-        bits[id_ // 8] |= 1 << id_ % 8
-    return b"b" + bits if len(bits) < len(listed) else b"L" + listed
+        digits[most - id_] = _ONE
+    return b"b" + int(digits, 2).to_bytes(most // 8 + 1, "little")  # quick, and linear, as 2 is a power of 2
 
 
 def unpack_ids(packed: bytes) -> Sequence[int]:
     """Return what was packed, in ascending order."""
     if packed[:1] == b"L":
         return unpack(packed[1:])
-    return [8 * at + bit for at, bits in enumerate(packed[1:]) for bit in _BITS[bits]]
+    digits = f"{int.from_bytes(packed[1:], 'little'):b}"
+    return [*compress(range(len(digits)), map(_ONE.__eq__, reversed(digits.encode())))]
 
 
-_BITS = [[bit for bit in range(8) if bits >> bit & 1] for bits in range(256)]
-"""Byte -> the bits that are set in it."""
+_ONE = ord("1")
 
 
 def freeze(value: object) -> bytes:
