@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IGNORE_INDEX = -100
 """The label of a token without loss: the default of torch.nn.CrossEntropyLoss."""
 LONGEST_MARKER = 300
-"""Characters; the longest marker of the registry has 180. A longer one has contents in it, and what compiling costs grows with the square."""
+"""Characters; the longest marker of the registry has 180. A longer one has contents in it, and its cost grows with the square."""
 MOST_ROLES = 127
 """A role id is an int8."""
 

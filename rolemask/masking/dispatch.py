@@ -55,30 +55,43 @@ class Dispatcher:
         return self
 
     def stays_on_device(self, input_ids: Any, rows: Mapping[str, Any]) -> bool:
-        """Whether the torch kernel masks these ids."""
+        """Whether the torch kernel masks these ids.
+
+        Raises:
+            InputError: It doesn't, and `torch.compile` is tracing the call.
+        """
         if self.backend == "host" or not is_tensor(input_ids) or rows.get("train_turns") is not None:
             return False
-        return self.backend == "device" or input_ids.device.type != "cpu"
+        on_device: bool = self.backend == "device" or input_ids.device.type != "cpu"
+        if not on_device and _is_traced():
+            raise InputError('torch.compile cannot trace what masks tensors on the CPU: compile the markers with backend="device"')
+        return on_device
 
     def mask_on_device(self, input_ids: "Tensor", attention_mask: Any, rows: Mapping[str, Any]) -> "tuple[TensorBatch, Tensor, Tensor]":
-        """Return the batch, and its labels (B, T) and roles (B, T) int8 on the device of `input_ids`."""
-        if self._device_path is None:
-            import torch
+        """Return the batch, and its labels (B, T) and roles (B, T) int8 on the device of `input_ids`.
 
-            if torch.compiler.is_compiling():
-                raise InputError(
-                    "torch.compile met a masker that has no tables yet, and they cannot be made inside the compiled code: call the masker "
-                    'once before, on a batch of any size, or make it with backend="device"'
-                )
+        Raises:
+            InputError: `torch.compile` is tracing the first call.
+        """
+        if self._device_path is None and _is_traced():
+            raise InputError(
+                "torch.compile met a masker that has no tables yet, and they cannot be made in compiled code: make this call once "
+                'without torch.compile, on a batch of any size, or compile the markers with backend="device"'
+            )
         path = self._device_path or self._make_device_path()
         batch = read_tensor(input_ids, attention_mask, **rows)
         return batch, *path.mask(batch.ids, batch.attention, starts=batch.starts)
 
     def _make_device_path(self) -> "TorchKernel":
+        import torch
+
         from rolemask.masking.kernels.torch_kernel import TorchKernel
 
-        self._device_path = TorchKernel(self.rules, self.policy)
-        return self._device_path
+        # Without fullgraph=True, torch.compile leaves a call that it cannot trace, and traces what that one calls: thousands of steps.
+        disable: Any = torch.compiler.disable
+        kernel: TorchKernel = disable(lambda: TorchKernel(self.rules, self.policy))()
+        self._device_path = kernel
+        return kernel
 
     def mask(self, batch: ListBatch | ArrayBatch, *, with_roles: bool = True) -> tuple[Any, Any]:
         """Return labels and roles: lists of rows for a ListBatch, arrays for an ArrayBatch."""
@@ -136,3 +149,10 @@ def _make_array_kernel(rules: Rules, policy: Policy) -> ArrayKernel:
 
         return NumpyKernel(rules, policy)
     return NumbaKernel(rules, policy)
+
+
+def _is_traced() -> bool:
+    """Whether `torch.compile` is tracing this code. Before torch 2.3, nothing tells."""
+    import torch
+
+    return hasattr(torch.compiler, "is_compiling") and torch.compiler.is_compiling()

@@ -210,10 +210,10 @@ def _token_classes(tries: Sequence[TokenTrie]) -> tuple[dict[int, int], int, _Mo
         classes[id_] = numbers.setdefault((tuple(found), within), len(numbers) + 1)
     moves: _Moves = [[{} for _ in trie.edges] for trie in tries]
     ways = [*sets.values()]
-    for (found, within), class_ in numbers.items():
+    for (edges_of_class, within), class_ in numbers.items():
         for trie_number, state, after, _ in sorted((way for number in within for way in ways[number]), key=itemgetter(3), reverse=True):
             moves[trie_number][state][class_] = after
-        for trie_number, state, after in found:
+        for trie_number, state, after in edges_of_class:
             moves[trie_number][state][class_] = after
     return classes, len(numbers) + 1, moves
 
@@ -222,8 +222,7 @@ def _regions(sets: Sequence[Set[int]]) -> dict[tuple[int, ...], Set[int]]:
     """Return the ids that are in the same sets, by the numbers of these."""
     regions: dict[tuple[int, ...], Set[int]] = {(): frozenset().union(*sets)}
     for number, ids in enumerate(sets):
-        parts = {}
-        for within, region in regions.items():
-            parts[within], parts[*within, number] = region - ids, region & ids
-        regions = {within: region for within, region in parts.items() if region}
+        outside = {within: region - ids for within, region in regions.items()}
+        inside = {(*within, number): region & ids for within, region in regions.items()}
+        regions = {within: region for within, region in {**outside, **inside}.items() if region}
     return regions

@@ -65,10 +65,10 @@ def unpack_dicts(packed: tuple[bytes, bytes, bytes]) -> list[dict[int, int]]:
 
 
 def pack_ids(ids: Collection[int]) -> bytes:
-    """Return a set of integers as bytes: as a list, or as a bit for each integer, whichever is shorter.
+    r"""Return a set of integers as bytes: as a list, or as a bit for each integer, whichever is shorter.
 
     >>> pack_ids({1, 90}), list(unpack_ids(pack_ids({1, 2, 9})))
-    (b'LB\\x01Z', [1, 2, 9])
+    (b'LB\x01Z', [1, 2, 9])
     """
     most = max(ids, default=0)
     if len(ids) * array(_type_for(most)).itemsize < most // 8 + 1:

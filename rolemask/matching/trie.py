@@ -158,7 +158,8 @@ class _Builder:
 
     def build(self) -> TokenTrie:
         self._number(frozenset([self.root]), -1)
-        edges, by_set = [], []
+        edges: list[dict[int, int]] = []
+        by_set: list[tuple[tuple[int, int], ...]] = []
         for nodes, _ in self.queue:  # grows during the loop
             steps: dict[int, _Step] = {}
             ended: dict[bytes, _Step] = {}
@@ -168,7 +169,9 @@ class _Builder:
                 self._add_inner_starts(steps)
             spread = self._spread(ended, steps)
             edges.append({id_: self._number(step.nodes, step.accept) for id_, step in steps.items()})
-            by_set.append(tuple((self.sets.setdefault(text, len(self.sets)), self._number(step.nodes, step.accept)) for text, step in spread))
+            by_set.append(
+                tuple((self.sets.setdefault(text, len(self.sets)), self._number(step.nodes, step.accept)) for text, step in spread)
+            )
         sets = tuple(self.index.longer_ids(text) for text in self.sets)
         return TokenTrie(tuple(edges), sets, tuple(by_set), tuple(accept for _, accept in self.queue))
 
