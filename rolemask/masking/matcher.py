@@ -6,8 +6,7 @@ matched, and a step names the tokens that don't kill them all. Rules with the sa
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from rolemask.matching.compiler import Rules
 from rolemask.matching.packing import pack, pack_dicts, pack_ids, unpack, unpack_dicts, unpack_ids
@@ -67,51 +66,92 @@ class Matcher:
 
     Attributes:
         token_class: token id -> class; tokens that every marker treats alike share one. An id that is missing has class 0.
-        classes: The number of classes.
-        edges: state -> class -> state, without the classes that end every match.
-        otherwise: state -> the state that these lead to. Nothing leads out of that one: the matches are settled.
+        region: class -> region. Tokens that are in the same sets of the tries share a region; 0 is that of the tokens in no set.
+        edges: state -> class -> state.
+        by_region: state -> region -> state, for classes without an edge.
+        otherwise: state -> the state that all other classes lead to. Nothing leads out of that one: the matches are settled.
         matches_in: state -> the number of the matches; 0 is no match.
         depth: How many tokens the matcher reads at most.
     """
 
     token_class: dict[int, int]
-    classes: int
+    region: list[int]
     edges: list[dict[int, int]]
+    by_region: list[dict[int, int]]
     otherwise: list[int]
     matches_in: list[int]
     depth: int
 
     def step(self, state: int, class_: int) -> int:
         """Read a token."""
-        return self.edges[state].get(class_, self.otherwise[state])
+        after = self.edges[state].get(class_)
+        return self.by_region[state].get(self.region[class_], self.otherwise[state]) if after is None else after
+
+    @property
+    def goes_on(self) -> list[bool]:
+        """Whether more tokens can change the matches, for each state."""
+        return [bool(edges or regions) for edges, regions in zip(self.edges, self.by_region, strict=True)]
 
     def __getstate__(self) -> tuple[Any, ...]:
         ids = sorted(self.token_class)
-        classes = pack([self.token_class[id_] for id_ in ids])
-        return pack_ids(ids), classes, self.classes, pack_dicts(self.edges), pack(self.otherwise), pack(self.matches_in), self.depth
+        classes = [self.token_class[id_] for id_ in ids]
+        numbers = map(pack, (classes, self.region, self.otherwise, self.matches_in))
+        return self.depth, pack_ids(ids), [*numbers], pack_dicts(self.edges), pack_dicts(self.by_region)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        ids, numbers, classes, edges, otherwise, matches_in, depth = state
-        known = dict(zip(unpack_ids(ids), unpack(numbers), strict=True))
-        fields = (known, classes, unpack_dicts(edges), list(unpack(otherwise)), list(unpack(matches_in)), depth)
-        self.__dict__.update(zip(self.__dataclass_fields__, fields, strict=True))
+        depth, ids, numbers, edges, by_region = state
+        classes, region, otherwise, matches_in = map(unpack, numbers)
+        self.__dict__.update(
+            token_class=dict(zip(unpack_ids(ids), classes, strict=True)),
+            region=list(region),
+            edges=unpack_dicts(edges),
+            by_region=unpack_dicts(by_region),
+            otherwise=list(otherwise),
+            matches_in=list(matches_in),
+            depth=depth,
+        )
 
 
 def build_matcher(tries: Sequence[TokenTrie]) -> tuple[Matcher, list[Matches]]:
     """Combine tries; return the matches that are possible too, by their number."""
-    token_class, classes, moves = _token_classes(tries)
+    token_class, moves = _read(tries)
     builder = _Builder(tries, moves)
     builder.build()
-    return (
-        Matcher(token_class, classes, builder.edges, builder.otherwise, [matches for _, matches, _ in builder.queue], builder.depth),
-        builder.matches,
-    )
+    matches_in = [matches for _, matches, _ in builder.queue]
+    matcher = Matcher(token_class, moves.region, builder.edges, builder.by_region, builder.otherwise, matches_in, builder.depth)
+    return matcher, builder.matches
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """The edges of the tries, by class and region instead of by id.
+
+    Attributes:
+        region: class -> region.
+        by_class: trie -> state -> class -> state.
+        by_region: trie -> state -> region -> state, for classes that are not there.
+    """
+
+    region: list[int]
+    by_class: list[list[dict[int, int]]]
+    by_region: list[list[dict[int, int]]]
+
+    def goes_on(self, trie: int, state: int) -> bool:
+        """Whether anything leads out of the state."""
+        return bool(self.by_class[trie][state] or self.by_region[trie][state])
 
 
 _Alive = tuple[tuple[int, int], ...]
 """The tries that more tokens can make match: the number of each, and its state."""
-_Moves = list[list[dict[int, int]]]
-"""Trie -> state -> class -> state."""
+
+
+class _Way(NamedTuple):
+    """Where some tokens lead: what is alive then, and the (trie, value) of each match that ends there."""
+
+    classes: list[int]
+    regions: list[int]
+    alive: int
+    accepted: _Alive
 
 
 class _Builder:
@@ -125,30 +165,32 @@ class _Builder:
         self.tries = tries
         self.moves = moves
         self.alive: dict[_Alive, int] = {(): 0}
+        self.named: list[_Alive] = [()]
         self.matches: list[Matches] = [()]
         self.matches_numbers: dict[Matches, int] = {(): 0}
-        self.ways_from: dict[int, list[tuple[list[int], int, _Alive]]] = {}
+        self.ways_from: dict[int, list[_Way]] = {}
         self.ways_with: dict[tuple[int, _Alive, int], int] = {}
-        begin = tuple((trie, 0) for trie in range(len(tries)) if moves[trie][0])
-        start = (self.alive.setdefault(begin, len(self.alive)), 0, 0)
+        start = (self._name(tuple((trie, 0) for trie in range(len(tries)) if moves.goes_on(trie, 0))), 0, 0)
         self.numbers = {start: 0}
         self.queue = [start]
         self.edges: list[dict[int, int]] = []
+        self.by_region: list[dict[int, int]] = []
         self.otherwise: list[int] = []
         self.depth = 0
 
     def build(self) -> None:
-        named = list(self.alive)  # number -> tries that are alive
         for alive, matches, length in self.queue:  # grows during the loop
-            edges = {}
-            for classes, after, accepted in self._ways(alive, named):
-                found = self._with(matches, accepted, length + 1) if accepted else matches
-                number = self._number(after, found, length + 1)
-                for class_ in classes:
-                    edges[class_] = number
-            if edges:
+            edges: dict[int, int] = {}
+            by_region: dict[int, int] = {}
+            for way in self._ways(alive):
+                found = self._with(matches, way.accepted, length + 1) if way.accepted else matches
+                number = self._number(way.alive, found, length + 1)
+                edges.update(dict.fromkeys(way.classes, number))
+                by_region.update(dict.fromkeys(way.regions, number))
+            if edges or by_region:
                 self.depth = max(self.depth, length + 1)
             self.edges.append(edges)
+            self.by_region.append(by_region)
             self.otherwise.append(self._number(0, matches, 0))
 
     def _number(self, alive: int, matches: int, length: int) -> int:
@@ -158,24 +200,29 @@ class _Builder:
             self.queue.append(key)
         return self.numbers[key]
 
-    def _ways(self, alive: int, named: list[_Alive]) -> list[tuple[list[int], int, _Alive]]:
-        """Return where tokens lead: their classes, what is alive then, and the (trie, value) of each match that ends there."""
+    def _name(self, alive: _Alive) -> int:
+        if alive not in self.alive:
+            self.alive[alive] = len(self.named)
+            self.named.append(alive)
+        return self.alive[alive]
+
+    def _ways(self, alive: int) -> list[_Way]:
+        """Return where tokens lead from here, those that lead to the same together."""
         if alive not in self.ways_from:
-            reached: dict[int, list[tuple[int, int]]] = {}
-            for trie, at in named[alive]:
-                for class_, after in self.moves[trie][at].items():
-                    reached.setdefault(class_, []).append((trie, after))
-            together: dict[_Alive, list[int]] = {}
-            for class_, states in reached.items():
-                together.setdefault(tuple(states), []).append(class_)
+            moves, tries = self.moves, self.named[alive]
+            together: dict[_Alive, tuple[list[int], list[int]]] = {}
+            for class_ in dict.fromkeys(class_ for trie, at in tries for class_ in moves.by_class[trie][at]):
+                region = moves.region[class_]
+                reached = ((trie, moves.by_class[trie][at].get(class_, moves.by_region[trie][at].get(region, -1))) for trie, at in tries)
+                together.setdefault(tuple(end for end in reached if end[1] >= 0), ([], []))[0].append(class_)
+            for region in dict.fromkeys(region for trie, at in tries for region in moves.by_region[trie][at]):
+                reached = ((trie, moves.by_region[trie][at].get(region, -1)) for trie, at in tries)
+                together.setdefault(tuple(end for end in reached if end[1] >= 0), ([], []))[1].append(region)
             ways = []
-            for ends, classes in together.items():
-                goes_on = tuple((trie, at) for trie, at in ends if self.moves[trie][at])
-                if goes_on not in self.alive:
-                    self.alive[goes_on] = len(named)
-                    named.append(goes_on)
+            for ends, (classes, regions) in together.items():
+                goes_on = tuple((trie, at) for trie, at in ends if moves.goes_on(trie, at))
                 accepted = tuple((trie, value) for trie, at in ends if (value := self.tries[trie].accept[at]) >= 0)
-                ways.append((classes, self.alive[goes_on], accepted))
+                ways.append(_Way(classes, regions, self._name(goes_on), accepted))
             self.ways_from[alive] = ways
         return self.ways_from[alive]
 
@@ -191,31 +238,38 @@ class _Builder:
         return self.ways_with[key]
 
 
-def _token_classes(tries: Sequence[TokenTrie]) -> tuple[dict[int, int], int, _Moves]:
-    """Return token id -> class, the number of classes, and the edges of the tries by class; tokens with the same edges share a class."""
+def _read(tries: Sequence[TokenTrie]) -> tuple[dict[int, int], _Moves]:
+    """Return token id -> class, and the edges of the tries by class and region."""
     edges: dict[int, list[tuple[int, int, int]]] = {}
-    sets: dict[Set[int], list[tuple[int, int, int, int]]] = {}  # set -> trie, state, the state after, rank in the order in which sets count
+    sets: dict[Set[int], int] = {}
     for number, trie in enumerate(tries):
+        for ids in trie.sets:
+            sets.setdefault(ids, len(sets))
         for state, out in enumerate(trie.edges):
             for id_, after in out.items():
                 edges.setdefault(id_, []).append((number, state, after))
-            for rank, (index, after) in enumerate(trie.by_set[state]):
-                sets.setdefault(trie.sets[index], []).append((number, state, after, rank))
-    numbers: dict[tuple[tuple[tuple[int, int, int], ...], tuple[int, ...]], int] = {}
+    regions = _regions([*sets])
     classes: dict[int, int] = {}
-    for within, ids in _regions([*sets]).items():
-        classes.update(dict.fromkeys(ids, numbers.setdefault(((), within), len(numbers) + 1)))
+    region = [0]
+    for number, ids in enumerate(regions.values(), start=1):
+        classes.update(dict.fromkeys(ids, len(region)))
+        region.append(number)
+    known: dict[tuple[tuple[tuple[int, int, int], ...], int], int] = {}
+    by_class: list[list[dict[int, int]]] = [[{} for _ in trie.edges] for trie in tries]
     for id_, found in edges.items():
-        within = tuple([number for number, ids in enumerate(sets) if id_ in ids])
-        classes[id_] = numbers.setdefault((tuple(found), within), len(numbers) + 1)
-    moves: _Moves = [[{} for _ in trie.edges] for trie in tries]
-    ways = [*sets.values()]
-    for (edges_of_class, within), class_ in numbers.items():
-        for trie_number, state, after, _ in sorted((way for number in within for way in ways[number]), key=itemgetter(3), reverse=True):
-            moves[trie_number][state][class_] = after
-        for trie_number, state, after in edges_of_class:
-            moves[trie_number][state][class_] = after
-    return classes, len(numbers) + 1, moves
+        key = tuple(found), region[classes.get(id_, 0)]
+        if key not in known:
+            known[key] = len(region)
+            region.append(key[1])
+            for number, state, after in found:
+                by_class[number][state][known[key]] = after
+        classes[id_] = known[key]
+    by_region: list[list[dict[int, int]]] = []
+    for trie in tries:
+        within = [[number for number, of in enumerate(regions, start=1) if sets[ids] in of] for ids in trie.sets]
+        # Of two sets with a region, the first counts.
+        by_region.append([{number: after for index, after in reversed(ways) for number in within[index]} for ways in trie.by_set])
+    return classes, _Moves(region, by_class, by_region)
 
 
 def _regions(sets: Sequence[Set[int]]) -> dict[tuple[int, ...], Set[int]]:

@@ -144,7 +144,7 @@ def build_trie(entries: Sequence[Entry], vocabulary: Vocabulary) -> TokenTrie:
     return builder.build()
 
 
-_FEW = 64
+FEW = 64
 """A set of at most so many ids is written out as edges."""
 
 
@@ -200,7 +200,7 @@ class _Builder:
         """
         many = []
         for text, step in sorted(ended.items(), key=lambda item: (-item[1].depth, item[1].accept, item[0])):
-            if len(ids := self.index.longer_ids(text)) > _FEW:
+            if len(ids := self.index.longer_ids(text)) > FEW:
                 many.append((text, step))
             else:
                 _merge(steps, ids, step)

@@ -1,13 +1,15 @@
 """Axolotl's `role_boundaries`, as its users write them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import rolemask
 from rolemask import MarkerSet, MarkerSetError, TokenIds
-from rolemask.markers.spec import EndWord
+from rolemask.markers.spec import EndWord, Marker
 from rolemask.matching.toy_tokenizer import ToyTokenizer
+from rolemask.matching.vocabulary import Vocabulary
 
 CHATML = [
     {"role": "user", "start": "<|im_start|>user\n", "end": "<|im_end|>"},
@@ -141,6 +143,20 @@ def test_a_marker_that_cannot_be_spelled_names_its_entry() -> None:
     markers = MarkerSet.from_role_boundaries([CHATML[0], {"role": "assistant", "start": "ÄÖ", "end": None}])
     with pytest.raises(rolemask.TokenizerMismatchError, match=r"role_boundaries\[1\]: the 'assistant' marker 'ÄÖ'"):
         markers.compile(Vocabulary("toy", {1: b"user", 2: b"\n"}, {"<|im_start|>": 3, "<|im_end|>": 4}))
+
+
+def test_what_is_too_much_to_compile_is_refused_by_name() -> None:
+    letters = Vocabulary("letters", {id_: bytes([id_]) for id_ in range(256)}, {})
+    tokenizer = SimpleNamespace(vocabulary=letters)
+    long = [{"role": "user", "start": "U"}, {"role": "assistant", "start": "A", "end": "x" * 4000}]
+    with pytest.raises(MarkerSetError, match=r"role_boundaries\[1\]: the end of 'assistant' has 4000 characters, expected at most 300"):
+        MarkerSet.from_role_boundaries(long).compile(tokenizer)
+    with pytest.raises(MarkerSetError, match=r"^Toy: the start of 'assistant' has 301 characters"):
+        MarkerSet("Toy", "Toy", (Marker("assistant", ("x" * 301,), ()),)).compile(tokenizer)
+    roles = [{"role": f"role {number}" if number else "assistant", "start": {"ids": [number]}} for number in range(128)]
+    with pytest.raises(MarkerSetError, match=r"role_boundaries: found 128 roles, expected at most 127"):
+        MarkerSet.from_role_boundaries(roles).compile()
+    assert MarkerSet.from_role_boundaries(roles[:127]).compile().role_ids([126, 5]) == [126, 5]
 
 
 def test_ids_that_the_tokenizer_does_not_have_are_told() -> None:

@@ -1,13 +1,16 @@
 """The token trie against its definition: every token sequence whose text contains the marker, over tiny alphabets."""
 
+import pickle
 from collections.abc import Sequence
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import PIECES, SPECIAL_TOKENS, VOCABULARY, streams, texts
+from strategies import PIECES, SPECIAL_TOKENS, VOCABULARY, few, streams, texts
 
 from rolemask.matching.compiler import spellings
+from rolemask.matching.pieces import PieceIndex
 from rolemask.matching.trie import Entry, Symbol, TokenTrie, build_trie, whole
 from rolemask.matching.vocabulary import Vocabulary
 
@@ -40,12 +43,35 @@ def match_by_definition(entries: Sequence[Entry], ids: Sequence[int], at: int) -
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.lists(texts, min_size=1, max_size=5, unique=True), streams, st.data())
-def test_matches_are_those_of_the_definition(markers: list[str], ids: list[int], data: st.DataObject) -> None:
+@given(st.lists(texts, min_size=1, max_size=5, unique=True), streams, few)
+def test_matches_are_those_of_the_definition(markers: list[str], ids: list[int], few: int) -> None:
     entries = [Entry(spellings(text, SPECIAL_TOKENS, VOCABULARY)[0], index) for index, text in enumerate(markers)]
-    trie = build_trie(entries, VOCABULARY)
+    with mock.patch("rolemask.matching.trie.FEW", few):
+        trie = build_trie(entries, VOCABULARY)
+    assert pickle.loads(pickle.dumps(trie)) == trie
     for at in range(len(ids)):
-        assert trie.match(ids, at) == match_by_definition(entries, ids, at)
+        found = trie.match(ids, at)
+        assert found == match_by_definition(entries, ids, at)
+        assert found is None or (ids[at] in trie.first_ids and trie.knows(ids[at + found.length - 1]))
+
+
+def test_the_tokens_that_go_on_after_many_markers_are_kept_once() -> None:
+    """Half of a vocabulary begins with a space, and there may be many markers that end in one."""
+    words = {256 + number: f" {chr(0x4E00 + number)}".encode() for number in range(3000)}
+    vocabulary = Vocabulary("toy", {id_: bytes([id_]) for id_ in range(256)} | words, {})
+    trie = build_trie([Entry(tuple(f"{name}: ".encode()), value) for value, name in enumerate("abcdefgh")], vocabulary)
+    assert trie.sets == (words.keys(),)
+    assert sum(map(len, trie.edges)) < 100
+    assert [trie.match([*b"c:", last], 0) for last in (0x20, 256, 3255, 0x21)] == [(2, 3), (2, 3), (2, 3), None]
+
+
+def test_a_long_marker_takes_steps_only_as_long_as_tokens_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = Vocabulary("toy", {id_: bytes([id_]) for id_ in range(256)} | {256: b"abc"}, {})
+    looked_up = []
+    ids_of = PieceIndex.ids_of
+    monkeypatch.setattr(PieceIndex, "ids_of", lambda index, text: (looked_up.append(text), ids_of(index, text))[1])
+    build_trie([Entry(tuple(b"abc" * 100), 0)], vocabulary)
+    assert max(map(len, looked_up)) == 3
 
 
 def test_text_never_matches_a_special_token() -> None:

@@ -1,6 +1,6 @@
 """The tables of the automaton as NumPy arrays with a cell for every pair, which a kernel can look up in one step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -14,14 +14,19 @@ Table = NDArray[np.uint32]
 
 def matcher_steps(matcher: Matcher, columns: Sequence[int] | None = None) -> Table:
     """Return the state of the matcher after each state and class, (states, classes); of these classes, if `columns` names some."""
-    lengths = [len(edges) for edges in matcher.edges]
-    before = np.repeat(np.arange(len(lengths)), lengths)
-    classes = _array(chain.from_iterable(matcher.edges), len(before))
-    after = _array(chain.from_iterable(edges.values() for edges in matcher.edges), len(before))
-    steps = np.empty((len(lengths), matcher.classes), dtype=np.uint32)
+    size, classes = len(matcher.edges), len(matcher.region)
+    steps = np.empty((size, classes), dtype=np.uint32)
     steps[:] = np.array(matcher.otherwise, dtype=np.uint32)[:, None]
-    steps[before, classes] = after
-    return steps if columns is None or list(columns) == [*range(matcher.classes)] else steps[:, columns]
+    region = np.array(matcher.region)
+    of_region = {number: np.flatnonzero(region == number) for number in {*matcher.region}}
+    for state, regions in enumerate(matcher.by_region):
+        for number, after in regions.items():
+            steps[state, of_region[number]] = after
+    counts = [len(edges) for edges in matcher.edges]
+    before = np.repeat(np.arange(size), counts)
+    found = np.fromiter(chain.from_iterable(matcher.edges), dtype=np.int64, count=len(before))
+    steps[before, found] = np.fromiter(chain.from_iterable(edges.values() for edges in matcher.edges), dtype=np.uint32, count=len(before))
+    return steps if columns is None or list(columns) == [*range(classes)] else steps[:, columns]
 
 
 def steps_and_outputs(automaton: Automaton) -> tuple[Table, Table]:
@@ -39,7 +44,3 @@ def steps_and_outputs(automaton: Automaton) -> tuple[Table, Table]:
             opened = np.array(automaton.opened[matches], dtype=np.int64)
             step[matches, before], output[matches, before] = opened[0], opened[1:][form]
     return step, output
-
-
-def _array(values: Iterable[int], size: int) -> NDArray[np.int64]:
-    return np.fromiter(values, dtype=np.int64, count=size)

@@ -171,7 +171,7 @@ def _make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> _Tables:
     is_pad = np.array([kind[2] for kind in kinds], dtype=np.bool_)
     steps = matcher_steps(matcher, [kind[0] for kind in kinds])
     matches_in = np.array(matcher.matches_in, dtype=np.uint32)
-    goes_on = np.array([bool(edges) for edges in matcher.edges])
+    goes_on = np.array(matcher.goes_on)
     step, output = steps_and_outputs(automaton)
     quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in automaton.outputs])
     fates = fates_of(automaton, rules, policy)
