@@ -182,23 +182,24 @@ class _Builder:
         for alive, matches, length in self.queue:  # grows during the loop
             edges: dict[int, int] = {}
             by_region: dict[int, int] = {}
-            for way in self._ways(alive):
-                found = self._with(matches, way.accepted, length + 1) if way.accepted else matches
-                number = self._number(way.alive, found, length + 1)
-                edges.update(dict.fromkeys(way.classes, number))
-                by_region.update(dict.fromkeys(way.regions, number))
-            if edges or by_region:
-                self.depth = max(self.depth, length + 1)
+            for classes, regions, after, accepted in self._ways(alive):
+                number = self._number(after, self._with(matches, accepted, length + 1) if accepted else matches, length + 1)
+                for class_ in classes:
+                    edges[class_] = number
+                for region in regions:
+                    by_region[region] = number
             self.edges.append(edges)
             self.by_region.append(by_region)
             self.otherwise.append(self._number(0, matches, 0))
+        self.depth = 1 + max((length for alive, _, length in self.queue if alive), default=-1)
 
     def _number(self, alive: int, matches: int, length: int) -> int:
         key = (alive, matches, length if alive else 0)
-        if key not in self.numbers:
-            self.numbers[key] = len(self.queue)
+        number = self.numbers.get(key)
+        if number is None:
+            number = self.numbers[key] = len(self.queue)
             self.queue.append(key)
-        return self.numbers[key]
+        return number
 
     def _name(self, alive: _Alive) -> int:
         if alive not in self.alive:

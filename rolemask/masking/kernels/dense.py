@@ -13,20 +13,29 @@ Table = NDArray[np.uint32]
 
 
 def matcher_steps(matcher: Matcher, columns: Sequence[int] | None = None) -> Table:
-    """Return the state of the matcher after each state and class, (states, classes); of these classes, if `columns` names some."""
-    size, classes = len(matcher.edges), len(matcher.region)
-    steps = np.empty((size, classes), dtype=np.uint32)
+    """Return the state of the matcher after each state and class, (states, classes).
+
+    Args:
+        matcher: The matcher.
+        columns: The class of each column, if they are not just the classes: each is there once or more.
+    """
+    size, classes = len(matcher.edges), np.arange(len(matcher.region)) if columns is None else np.array(columns)
+    steps = np.empty((size, len(classes)), dtype=np.uint32)
     steps[:] = np.array(matcher.otherwise, dtype=np.uint32)[:, None]
-    region = np.array(matcher.region)
-    of_region = {number: np.flatnonzero(region == number) for number in {*matcher.region}}
+    region = np.array(matcher.region)[classes]
+    in_region = {number: np.flatnonzero(region == number) for number in {*matcher.region}}
     for state, regions in enumerate(matcher.by_region):
         for number, after in regions.items():
-            steps[state, of_region[number]] = after
+            steps[state, in_region[number]] = after
+    _, first_column = np.unique(classes, return_index=True)
     counts = [len(edges) for edges in matcher.edges]
     before = np.repeat(np.arange(size), counts)
     found = np.fromiter(chain.from_iterable(matcher.edges), dtype=np.int64, count=len(before))
-    steps[before, found] = np.fromiter(chain.from_iterable(edges.values() for edges in matcher.edges), dtype=np.uint32, count=len(before))
-    return steps if columns is None or list(columns) == [*range(classes)] else steps[:, columns]
+    after_edge = np.fromiter(chain.from_iterable(edges.values() for edges in matcher.edges), dtype=np.uint32, count=len(before))
+    steps[before, first_column[found]] = after_edge
+    for column in sorted({*range(len(classes))}.difference(first_column.tolist())):
+        steps[:, column] = steps[:, first_column[classes[column]]]
+    return steps
 
 
 def steps_and_outputs(automaton: Automaton) -> tuple[Table, Table]:
