@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import PIECES, SPECIAL_TOKENS, VOCABULARY, few, streams, texts
 
-from rolemask.matching.compiler import spellings
 from rolemask.matching.pieces import PieceIndex
+from rolemask.matching.spelling import spellings
 from rolemask.matching.trie import Entry, Symbol, TokenTrie, build_trie, whole
 from rolemask.matching.vocabulary import Vocabulary
 
