@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 from weakref import ReferenceType, ref
 
-from rolemask.chat_templates.detect import detect, nearest_set
+from rolemask.chat_templates.detect import detect
 from rolemask.chat_templates.self_check import self_check as check_against_template
+from rolemask.chat_templates.undetected import nearest_set
 from rolemask.errors import EmptyRowError, InputError, RoleMaskError, TokenizerMismatchError, UndetectedError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.automaton import automaton_of, keep_automaton

@@ -18,6 +18,11 @@ except PackageNotFoundError:
     RENDERERS = ""
 
 
+def why_not_written() -> str:
+    """Return why the page cannot be made here; empty if it can."""
+    return "" if RENDERERS else "docs/differences.md: not made, it needs the package renderers (Python 3.11)"
+
+
 def why_not_checked(old: str) -> str:
     """Return why this page can't be made again here: it is about other versions than those installed. Empty if it can."""
     if RENDERERS and all(f"\n{peer} " in old for peer in (TRL, RENDERERS)):
@@ -27,8 +32,6 @@ def why_not_checked(old: str) -> str:
 
 def page() -> str:
     """Return the page."""
-    if not RENDERERS:
-        raise SystemExit("docs/differences.md needs the package renderers: pip install renderers (Python 3.11)")
     with_trl = []
     for name, source in training_templates():
         markers = set_for(name)

@@ -91,6 +91,7 @@ def _plain(name: str, *contents: str) -> Scenario:
     return Scenario(name, tuple((_assistant if index % 2 else _user)(content) for index, content in enumerate(contents)))
 
 
+ONE_TURN = _plain("one turn", "Query1", "Reply1!")
 THREE_TURNS = _plain("three turns", "Query1?", "Reply1.", "Query2?", "Reply2.", "Query3?", "Reply3.")
 SYSTEM = Scenario("system", (_system("Order1."), _user("Query1?"), _assistant("Reply1."), _user("Query2?"), _assistant("Reply2.")))
 TOOLS = _tools(
@@ -124,7 +125,7 @@ UNEVEN: tuple[Scenario, ...] = (
 )
 
 SCENARIOS: tuple[Scenario, ...] = (
-    _plain("one turn", "Query1", "Reply1!"),
+    ONE_TURN,
     THREE_TURNS,
     SYSTEM,
     _plain("code", _CODE.format("Query1"), _CODE.format("Reply1"), "Query2", "Reply2:\n\nx\n\ny."),

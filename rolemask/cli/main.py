@@ -225,9 +225,10 @@ def new(name: str, source: str | None, folder: Path) -> None:
     path = folder / f"{name}.yaml"
     if path.exists():
         raise FileReadError(f"{path}: exists already")
-    text, derived, reason = _SKELETON.format(name=name), None, ""
+    text, derived, reason, of_source = _SKELETON.format(name=name), None, "", ""
     if source is not None:
         loaded = _template_or_tokenizer(source)
+        of_source = f" {'--template' if isinstance(loaded, Path) else '--tokenizer'} {source}"
         _say_what_fits(loaded)
         try:
             derived = derive(loaded, name=name)
@@ -239,7 +240,7 @@ def new(name: str, source: str | None, folder: Path) -> None:
         path.write_text(f"{schema_comment(folder)}\n{text}", encoding="utf-8")
     except OSError as error:
         raise FileReadError(f"{path}: cannot be written: {error.strerror or error}. Choose another folder with --folder") from error
-    click.echo(f"wrote {path}. Next: edit it, then `rolemask check {path}` and `rolemask verify {path}`")
+    click.echo(f"wrote {path}. Next: edit it, then `rolemask check {path}` and `rolemask verify {path}{of_source}`")
     if derived is not None:
         _print_unsettled(derived)
     elif reason:

@@ -19,7 +19,7 @@ def check_examples(markers: MarkerSet) -> list[Problem]:
             continue
         if trained != list(example.trained):
             message = f"this example trains {trained}, expected {list(example.trained)}"
-            problems.append(Problem(example.where, message, f"rolemask explain {markers.name} shows why"))
+            problems.append(Problem(example.where, message, "correct the markers, or what `trained` lists"))
     return problems
 
 

@@ -180,6 +180,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
     new = run("new", "mine", "--from", str(template), "--folder", str(tmp_path))
     assert new.exit_code == 0, new.output
+    assert f"`rolemask verify {tmp_path / 'mine.yaml'} --template {template}`" in new.output
     schema, _, text = (tmp_path / "mine.yaml").read_text().partition("\n")
     assert text == printed.stdout.partition("\n")[2]
     assert Path(schema.rpartition("$schema=file://")[2]).is_file()

@@ -4,7 +4,6 @@ import json
 import pickle
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -14,16 +13,15 @@ from real import template_text, tokenizer_folder
 
 import rolemask
 from rolemask import ChatTemplate, MissingExtraError, TokenizerMismatchError, UndetectedError, detect
-from rolemask.chat_templates.detect import nearest_set
+from rolemask.chat_templates.compare import score_labels
 from rolemask.chat_templates.ground_truth import GroundTruthFinder
 from rolemask.chat_templates.loading import load_processor
 from rolemask.chat_templates.template import templates_of
+from rolemask.chat_templates.undetected import nearest_set
 from rolemask.errors import UndetectedReason
 from rolemask.markers.proofs import SEMANTICS, Proof, write_proofs
 from rolemask.markers.registry import load
 from rolemask.matching.vocabulary import Vocabulary, read_vocabulary
-
-detection = import_module("rolemask.chat_templates.detect")  # the name `rolemask.detect` is the function's
 
 
 @pytest.fixture
@@ -476,8 +474,9 @@ def test_a_proof_that_three_turns_belie_is_not_trusted(tokenizer: Any, registry:
 
 def test_a_set_that_could_not_be_better_is_not_compared_in_full(tokenizer: Any, registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored: list[str] = []
-    score = detection.score_labels
-    monkeypatch.setattr(detection, "score_labels", lambda rules, *args: (scored.append(rules.name), score(rules, *args))[1])
+    monkeypatch.setattr(
+        "rolemask.chat_templates.fit.score_labels", lambda rules, *args: (scored.append(rules.name), score_labels(rules, *args))[1]
+    )
     for name in "abc":
         (registry / f"{name}.yaml").write_text(marker_set(name))
     (registry / "far.yaml").write_text(marker_set("far", "<|assistant|>"))  # nothing of the kind is in the text

@@ -40,7 +40,7 @@ def test_a_good_file_has_no_problem(tmp_path: Path) -> None:
         ("{{ role }}", "{{ rol }}", "toy.yaml:6:12: cannot render '<|s|>{{ rol }}\\n': 'rol' is undefined (only {{ role }} is known here)"),
         ("{{ role }}", "{{ role", "toy.yaml:6:12: cannot render"),
         ("{{ role }}", "{{ role.__class__.__mro__ }}", "toy.yaml:6:12: cannot render"),
-        ("trained: [\"Yes<|e|>\"]", "trained: [\"Yes\"]", "toy.yaml:9:5: this example trains ['Yes<|e|>'], expected ['Yes'] (rolemask explain toy shows why)"),
+        ("trained: [\"Yes<|e|>\"]", "trained: [\"Yes\"]", "toy.yaml:9:5: this example trains ['Yes<|e|>'], expected ['Yes'] (correct the markers, or what `trained` lists)"),
         ("name: toy", "name: [toy", "toy.yaml:2:15: not valid YAML: expected ',' or ']', but got ':'"),
         ("name: toy", "name: &a toy\ntitle: *a", "toy.yaml:2:8: not valid YAML: found an alias, expected the value written out"),
     ],

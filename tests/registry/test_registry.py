@@ -99,7 +99,7 @@ NOT_FOR_A_CHECKPOINT = {
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_set_for_a_checkpoint_names_one_in_full(path: Path) -> None:
     in_full = [model for model in load(path).match.get("model_id", ()) if "*" not in model]
-    assert bool(in_full) != (path.stem in NOT_FOR_A_CHECKPOINT)
+    assert bool(in_full) != (path.stem in NOT_FOR_A_CHECKPOINT), f"{path.name}: `match` needs a `model_id` in full, without `*`"
     for model in in_full:
         assert load(model).name == path.stem  # no other set has it in full
 
