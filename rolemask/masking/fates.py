@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-from rolemask.masking.automaton import Automaton, Output
+from rolemask.masking.automaton import Automaton
 from rolemask.masking.policy import QUESTION_ROLE, RESULT_ROLE, Policy
 from rolemask.masking.reference import role_is_trained, span_is_trained
+from rolemask.masking.steps import Output
 from rolemask.masking.turns import Part
 from rolemask.matching.compiler import OUTSIDE, Rules
 

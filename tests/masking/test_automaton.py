@@ -11,6 +11,7 @@ from rolemask.markers.spec import Marker, MarkerSet, TokenIds
 from rolemask.masking.automaton import Automaton, automaton_of, build_automaton
 from rolemask.masking.fates import in_unanswered_turn
 from rolemask.masking.matcher import STARTS, build_matcher, tries_of
+from rolemask.masking.steps import Output
 from rolemask.masking.turns import Part, Turn, scan
 from rolemask.matching.compiler import compile_rules
 from rolemask.matching.vocabulary import Vocabulary
@@ -25,6 +26,15 @@ def matches_at_each_token(automaton: Automaton, ids: list[int]) -> list[int]:
             state = matcher.step(state, matcher.token_class.get(id_, 0))
         found.append(matcher.matches_in[state])
     return found
+
+
+def run(automaton: Automaton, ids: list[int]) -> list[Output]:
+    state, outputs = 0, []
+    for found in matches_at_each_token(automaton, ids):
+        step, output = automaton.rows(found)
+        outputs.append(automaton.outputs[output[state]])
+        state = step[state]
+    return outputs
 
 
 def parts_of_turns(turns: list[Turn], size: int) -> list[tuple[int, int, Part]]:
@@ -44,11 +54,7 @@ def parts_of_turns(turns: list[Turn], size: int) -> list[tuple[int, int, Part]]:
 def test_the_automaton_agrees_with_the_scan(case: Case) -> None:
     automaton = build_automaton(case.rules)
     for ids in case.rows:
-        state, outputs = 0, []
-        for found in matches_at_each_token(automaton, ids):
-            step, output = automaton.rows(found)
-            outputs.append(automaton.outputs[output[state]])
-            state = step[state]
+        outputs = run(automaton, ids)
         turns = scan(ids, case.rules)
         starts = [at for at, output in enumerate(outputs) if output.starts_turn]
         unanswered = [at for at, after in pairwise(starts) if outputs[after].reopens]
@@ -75,6 +81,16 @@ def test_the_length_of_a_match_counts_its_tokens() -> None:
         for id_ in ids:
             state = matcher.step(state, matcher.token_class[id_])
         assert dict(matches[matcher.matches_in[state]])[STARTS] == (0, len(ids))
+
+
+def test_a_start_that_ends_the_header_too_is_passed_over_as_a_whole() -> None:
+    """What says that a turn was none has no length that counts; what ends a header has one."""
+    turn = Marker("assistant", (TokenIds((1, 2, 3)),), (), header_end=(TokenIds((1, 2, 3)),), unanswered="assistant")
+    rules = compile_rules(MarkerSet("toy", "Toy", (turn, Marker("user", (TokenIds((3,)),), ()))), None)
+    automaton, ids = build_automaton(rules), [1, 2, 3, 1, 2, 3, 4]
+    assert [(output.rule, output.part) for output in run(automaton, ids)] == [
+        (0, part) for _, _, part in parts_of_turns(scan(ids, rules), 7)
+    ]
 
 
 def test_an_automaton_is_built_once_and_lives_as_long_as_its_rules() -> None:

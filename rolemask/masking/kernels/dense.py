@@ -17,7 +17,7 @@ def matcher_steps(matcher: Matcher, columns: Sequence[int] | None = None) -> Tab
 
     Args:
         matcher: The matcher.
-        columns: The class of each column, if they are not just the classes: each is there once or more.
+        columns: The class of each column, if they are not just the classes: a class may be there more than once, or not at all.
     """
     size, classes = len(matcher.edges), np.arange(len(matcher.region)) if columns is None else np.array(columns)
     steps = np.empty((size, len(classes)), dtype=np.uint32)
@@ -27,12 +27,14 @@ def matcher_steps(matcher: Matcher, columns: Sequence[int] | None = None) -> Tab
     for state, regions in enumerate(matcher.by_region):
         for number, after in regions.items():
             steps[state, in_region[number]] = after
-    _, first_column = np.unique(classes, return_index=True)
+    first_column = np.full(len(matcher.region), len(classes))
+    first_column[classes[::-1]] = np.arange(len(classes))[::-1]
     counts = [len(edges) for edges in matcher.edges]
     before = np.repeat(np.arange(size), counts)
     found = np.fromiter(chain.from_iterable(matcher.edges), dtype=np.int64, count=len(before))
     after_edge = np.fromiter(chain.from_iterable(edges.values() for edges in matcher.edges), dtype=np.uint32, count=len(before))
-    steps[before, first_column[found]] = after_edge
+    has_column = first_column[found] < len(classes)
+    steps[before[has_column], first_column[found[has_column]]] = after_edge[has_column]
     for column in sorted({*range(len(classes))}.difference(first_column.tolist())):
         steps[:, column] = steps[:, first_column[classes[column]]]
     return steps
