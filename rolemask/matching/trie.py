@@ -65,6 +65,8 @@ class TokenTrie:
 
     def match(self, ids: Sequence[int], at: int) -> Match | None:
         """Return the longest match that begins at token `at`, or None."""
+        if ids[at] not in self.edges[0] and not self.by_set[0]:
+            return None  # most tokens begin no marker
         state, best = 0, None
         for position in range(at, len(ids)):
             state = self.step(state, ids[position])
