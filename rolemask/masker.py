@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast, get_args, overload
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, overload
 from weakref import ReferenceType, ref
 
 from rolemask.chat_templates.detect import detect
@@ -12,23 +13,17 @@ from rolemask.chat_templates.undetected import nearest_set
 from rolemask.errors import EmptyRowError, InputError, RoleMaskError, TokenizerMismatchError, UndetectedError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.automaton import automaton_of, keep_automaton
-from rolemask.masking.batch import (
-    ArrayBatch,
-    ListBatch,
-    Row,
-    as_lists,
-    is_array,
-    is_tensor,
-    read_batch,
-    to_array,
-)
+from rolemask.masking.batch import ArrayBatch, as_lists, read_batch
 from rolemask.masking.borders import add_borders, has_borders
+from rolemask.masking.columns import is_array, is_tensor, to_array
 from rolemask.masking.dispatch import Dispatcher
 from rolemask.masking.documents import as_nested
 from rolemask.masking.explain import Explanation, explain_row
+from rolemask.masking.formats import columns_of, with_labels
+from rolemask.masking.lists import ListBatch, Row
 from rolemask.masking.policy import Policy, choice, make_policy
-from rolemask.masking.refine import LEFT_OUT, callers, count_left_out, is_same, mask_lists, refine
-from rolemask.masking.report import RowReport, report_row
+from rolemask.masking.refine import LEFT_OUT, callers, count_left_out, is_same, mask_lists, refine, rows_that_train
+from rolemask.masking.report import RowReport, report_row, report_rows
 from rolemask.masking.weights import weigh, weigh_on_device, weight_table
 from rolemask.matching.compiler import OUTSIDE, Rules, rules_for
 from rolemask.matching.packing import freeze, thaw
@@ -43,6 +38,9 @@ if TYPE_CHECKING:
     from rolemask.types import TokenIdsLike, TrainTurns, Values
 
 logger = logging.getLogger("rolemask")
+
+FrameT = TypeVar("FrameT")
+"""An Arrow table, or a frame of pandas or polars."""
 
 
 class Masker:
@@ -184,7 +182,8 @@ on_empty=warn; roles user, assistant>
         (1, 1, 2, 2, 2, 0, as Axolotl's does) says it too. `map_batch` and `RoleMaskCollator` find the borders under more names.
 
         Args:
-            input_ids: (B, T) or (T,) tensor or array, int32 or int64; or a list of ints, or of lists of ints of any lengths.
+            input_ids: (B, T) or (T,) tensor or array, int32 or int64; a list of ints; or rows of any lengths: a list of lists, arrays or
+                tensors, an array of these, or a column of Arrow, pandas or polars.
             attention_mask: The same shape; 0 where a token is padding. Without it, tokens with the pad id are padding.
             position_ids: The same shape; a document begins wherever the position does not go up. Those of a multimodal model have one
                 more axis, in front: of three, a document begins where all are at their least value of the row; of four, the first counts.
@@ -204,10 +203,10 @@ on_empty=warn; roles user, assistant>
         if self._paths.stays_on_device(input_ids, rows):
             tensors, labels, _ = self._paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
             if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
-                self._check_empty(read_batch(input_ids, attention_mask, **rows), to_array(labels))
+                self._check_empty(read_batch(input_ids, attention_mask, **rows), (labels != IGNORE_INDEX).any(1).tolist())
             return cast("IdsT", tensors.restore(labels))
         batch = read_batch(input_ids, attention_mask, **rows)
-        return cast("IdsT", batch.restore(self._label(batch)))
+        return cast("IdsT", batch.restore_labels(self._label(batch)))
 
     @checks_keywords
     def mask_(
@@ -316,7 +315,7 @@ on_empty=warn; roles user, assistant>
             role_ids: Tensor = tensors.restore(roles)
             return role_ids
         batch = read_batch(input_ids, attention_mask, **rows)
-        return cast("TokenIdsLike", batch.restore(self._paths.mask(batch)[1]))
+        return cast("TokenIdsLike", batch.restore(self._paths.mask(batch).roles))
 
     @overload
     def weights(
@@ -413,8 +412,8 @@ on_empty=warn; roles user, assistant>
             tensors, labels, roles = paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
             return tensors.restore(weigh_on_device(labels, roles, table))
         batch = read_batch(input_ids, attention_mask, **rows)
-        labels, roles = paths.mask(batch)
-        return cast("list[list[float]]", batch.restore(weigh(batch, labels, roles, table)))
+        found = paths.mask(batch)
+        return cast("list[list[float]]", batch.restore(weigh(batch, found.labels, found.roles, table)))
 
     @overload
     def explain(
@@ -540,12 +539,16 @@ on_empty=warn; roles user, assistant>
             A `RowReport` for one row, (T,); a list of them for a batch, (B, T).
         """
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
-        batch = as_lists(read_batch(input_ids, attention_mask, **rows))
-        reports = [self._report(batch.row(index), index) for index in range(len(batch.ids))]
+        batch = read_batch(input_ids, attention_mask, **rows)
+        reports = self._reports(batch)
         return reports[0] if batch.flat else reports
 
+    @overload
+    def map_batch(self, batch: Mapping[str, Any], *, labels: Labels = "auto") -> "dict[str, TokenIdsLike]": ...
+    @overload
+    def map_batch(self, batch: FrameT, *, labels: Labels = "auto") -> FrameT: ...
     @checks_keywords
-    def map_batch(self, batch: Mapping[str, Any], *, labels: Labels = "auto") -> "dict[str, TokenIdsLike]":
+    def map_batch(self, batch: Any, *, labels: Labels = "auto") -> Any:
         """Return ``{"labels": ...}`` for a batch, as ``dataset.map(masker.map_batch, batched=True)`` calls it.
 
         >>> import rolemask
@@ -560,7 +563,7 @@ on_empty=warn; roles user, assistant>
                 What the data says about its tokens counts too: `labels`, where -100 leaves a token out, `completion_mask` and
                 `assistant_masks`, where 0 does, and `train_turns`, as for `__call__`. They have the shape of `input_ids`, or are shorter
                 by the padding that `attention_mask` shows. Other keys are ignored. A batch on a device that has any of these keys
-                is masked on the host.
+                is masked on the host. An Arrow table or a frame of pandas or polars comes back with a column `labels`.
             labels: ``"auto"``: what the batch leaves out, by its labels, masks or flags, is not trained. ``"refine"``: the same, and a
                 batch without labels and masks is an error. ``"replace"``: those of the batch are ignored.
 
@@ -571,18 +574,19 @@ on_empty=warn; roles user, assistant>
                 another length; `assistant_masks` that are 0 in a whole row, where the masker trains something.
             PolicyError: A wrong value of `labels`.
         """
-        if "input_ids" not in batch:
-            raise InputError(f"the batch has no 'input_ids', only {', '.join(batch) or 'nothing'}. Tokenize the dataset first")
         choice("labels", labels, get_args(Labels))
-        given = {} if labels == "replace" else callers(batch)
+        columns = columns_of(batch)
+        if "input_ids" not in columns:
+            raise InputError(f"the batch has no 'input_ids', only {', '.join(columns) or 'nothing'}. Tokenize the dataset first")
+        given = {} if labels == "replace" else callers(columns)
         if labels == "refine" and not given.keys() & {*LEFT_OUT}:
             raise InputError(f'labels="refine", and the batch has none of {", ".join(LEFT_OUT)}: there is nothing to refine')
-        input_ids, attention_mask = batch["input_ids"], batch.get("attention_mask")
-        if not (given or has_borders(batch)):
-            return {"labels": self(input_ids, attention_mask)}
+        input_ids, attention_mask = columns["input_ids"], columns.get("attention_mask")
+        if not (given or has_borders(columns)):
+            return with_labels(batch, self(input_ids, attention_mask))
         rows = read_batch(input_ids, attention_mask, train_turns=as_nested(given.get("train_turns")))
-        add_borders(rows, batch, self.rules.pad_id)
-        return {"labels": rows.restore(self._label(rows, given))}
+        add_borders(rows, columns, self.rules.pad_id)
+        return with_labels(batch, rows.restore_labels(self._label(rows, given)))
 
     def _summary(self) -> str:
         parts = []
@@ -603,12 +607,14 @@ on_empty=warn; roles user, assistant>
         """Return the labels of a batch, masked on the host, without what the columns `given` leave out."""
         if batch.attention is None:
             self._check_pad_token()
-        labels, _ = self._paths.mask(batch, with_roles=False)
+        found = self._paths.mask(batch, with_roles=False)
+        labels, trains = found.labels, found.trains
         if given:
             refined = refine(batch, labels, given)
             self._tell_what_is_left_out(batch, labels, refined)
-            labels = refined
-        self._check_empty(batch, labels)
+            labels, trains = refined, rows_that_train(batch, refined)
+        if not all(trains):
+            self._check_empty(batch, trains)
         return labels
 
     def _tell_what_is_left_out(self, batch: ListBatch | ArrayBatch, labels: Any, refined: Any) -> None:  # noqa: ANN401 - like the batch
@@ -616,8 +622,7 @@ on_empty=warn; roles user, assistant>
         if self._has_told or not logger.isEnabledFor(logging.INFO) or is_same(labels, refined):
             return
         ends = Dispatcher(self.rules, Policy(roles_to_train=(), train_on_eos="all"), "host")
-        end_labels, _ = ends.mask(replace(batch, train_turns=None), with_roles=False)
-        counts = count_left_out(labels, refined, end_labels)
+        counts = count_left_out(labels, refined, ends.mask(replace(batch, train_turns=None), with_roles=False).labels)
         logger.info(
             "%r: the labels or masks that came with the data leave out %d of the %d tokens that are trained in this batch, "
             '%d of the %d stop tokens among them. labels="replace" ignores them. This masker does not say it again',
@@ -628,6 +633,13 @@ on_empty=warn; roles user, assistant>
             counts[True, False] + counts[True, True],
         )
         self._has_told = True
+
+    def _reports(self, batch: ListBatch | ArrayBatch) -> list[RowReport]:
+        if isinstance(batch, ListBatch):
+            return [self._report(batch.row(index), index) for index in range(len(batch.ids))]
+        found = self._paths.mask(batch, with_events=True)
+        rows = cache(lambda: as_lists(batch))  # only some rows that train nothing are looked at
+        return report_rows(batch, found, lambda index: self._paths.define(rows().row(index), index).turns, self.rules, self.policy)
 
     def _report(self, row: Row, index: int) -> RowReport:
         masked = self._paths.define(row, index)
@@ -643,19 +655,19 @@ on_empty=warn; roles user, assistant>
                 "was compiled: compile again, or pass attention_mask"
             )
 
-    def _check_empty(self, batch: ListBatch | ArrayBatch, labels: Any) -> None:  # noqa: ANN401 - lists or an array, like the batch
+    def _check_empty(self, batch: ListBatch | ArrayBatch, trains: Sequence[bool]) -> None:
+        """Warn of the first row that trains nothing, or raise."""
         # With no trained roles, empty rows are expected.
         if self.on_empty == "ignore" or not (self.policy.roles_to_train or self.policy.train_on_inputs):
             return
         if self.on_empty == "warn" and self._has_warned:
             return
-        for index, row in enumerate(labels):
-            is_empty = (row == IGNORE_INDEX).all() if isinstance(batch, ArrayBatch) else all(label == IGNORE_INDEX for label in row)
-            if not is_empty:
+        for index, is_trained in enumerate(trains):
+            if is_trained:
                 continue
             report = self._report(as_lists(batch).row(index), index)
             reason = report.why_empty or f"the labels or masks that came with the data leave out its {report.trained} tokens"
-            message = f"{self.markers.name!r}: row {index} (of 0..{len(labels) - 1}) trains nothing: {reason}"
+            message = f"{self.markers.name!r}: row {index} (of 0..{len(trains) - 1}) trains nothing: {reason}"
             if self.on_empty == "error":
                 raise EmptyRowError(f'{message} (pass on_empty="ignore" if that is expected)')
             logger.warning("%s. This masker does not warn again; see Masker.report", message)

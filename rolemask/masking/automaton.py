@@ -78,8 +78,8 @@ class Automaton:
         parts, width = list(Part), len(Output._fields)
         outputs = []
         for at in range(0, len(numbers), width):
-            rule, span, part, starts_turn, opens, ended, end_length, reopens = (number - 1 for number in numbers[at : at + width])
-            outputs.append(Output(rule, span, parts[part], bool(starts_turn), opens, ended, end_length, bool(reopens)))
+            rule, span, part, starts_turn, opens, ended, end_length, *flags = (number - 1 for number in numbers[at : at + width])
+            outputs.append(Output(rule, span, parts[part], bool(starts_turn), opens, ended, end_length, *map(bool, flags)))
         fields = (matcher, outputs, *map(unpack, arrays[:3]), *map(unpack_lists, arrays[3:]))
         self.__dict__.update(zip(self.__dataclass_fields__, fields, strict=True))
 

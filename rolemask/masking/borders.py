@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from rolemask.errors import InputError
-from rolemask.masking.batch import ArrayBatch, ListBatch, add_starts, find_starts
-from rolemask.masking.documents import as_nested, lengths_per_row
+from rolemask.masking.batch import ArrayBatch, add_starts, as_lists, count_rows, find_starts, row_lengths
+from rolemask.masking.documents import as_nested, depth, lengths_per_row
+from rolemask.masking.lists import ListBatch
 
 LENGTH_KEYS = ("seq_lens", "seq_lengths")
 BORDER_KEYS = ("position_ids", *LENGTH_KEYS, "cu_seqlens", "cu_seq_lens_q", "seq_idx")
@@ -36,16 +37,16 @@ def add_borders(batch: ListBatch | ArrayBatch, given: Mapping[str, Any], pad_id:
         InputError: A key has another shape than `batch`, or two keys disagree.
     """
     found = {} if batch.starts is None else {"attention_mask": batch.starts}
-    covered = [len(ids) for ids in batch.ids]
+    covered = row_lengths(batch)
     for key in BORDER_KEYS:
         value = given.get(key)
         if value is None or (key == "cu_seqlens" and _is_of_media(given, value, batch)):
             continue
-        if key == "position_ids" and isinstance(batch, ListBatch):
+        if key == "position_ids":
             value = _axes_first(value, batch)
         found[key] = find_starts(batch, key, value)
         if key in LENGTH_KEYS:
-            sums = map(sum, lengths_per_row(value, len(batch.ids), key))
+            sums = map(sum, lengths_per_row(value, count_rows(batch), key))
             covered = [min(pair) for pair in zip(covered, sums, strict=True)]
     _check_agreement(batch, found, pad_id, covered)
     for starts in found.values():
@@ -57,13 +58,15 @@ def _is_of_media(given: Mapping[str, Any], cu_seqlens: Any, batch: ListBatch | A
     nested = as_nested(cu_seqlens)
     if not any(key.startswith(_MEDIA_PREFIXES) for key in given) or not isinstance(nested, list):
         return False
-    return not any(isinstance(row, list) for row in nested) and (len(batch.ids) != 1 or nested[-1:] != [len(batch.ids[0])])
+    return not any(isinstance(row, list) for row in nested) and nested[-1:] != row_lengths(batch)
 
 
-def _axes_first(positions: Any, batch: ListBatch) -> Any:
+def _axes_first(positions: Any, batch: ListBatch | ArrayBatch) -> Any:
     """Return positions of several axes as (axes, B, T): in a column of a dataset, each row has its own, (B, axes, T)."""
+    if batch.flat or hasattr(positions, "ndim") or depth(positions) != 3:
+        return positions
     nested = as_nested(positions)
-    if not batch.flat and len(nested) == len(batch.ids) and all(map(_has_axes, nested, map(len, batch.ids))):
+    if len(nested) == count_rows(batch) and all(map(_has_axes, nested, row_lengths(batch))):
         return [list(axis) for axis in zip(*nested, strict=False)]
     return nested
 
@@ -75,14 +78,17 @@ def _has_axes(row: Any, size: int) -> bool:
 
 def _check_agreement(batch: ListBatch | ArrayBatch, found: Mapping[str, Any], pad_id: int | None, covered: Sequence[int]) -> None:
     """Raise InputError where one key begins a document and another doesn't."""
-    lists = {key: starts.tolist() if isinstance(batch, ArrayBatch) else starts for key, starts in found.items()}
-    for row in range(len(batch.ids)):
-        borders = {key: starts[row] for key, starts in lists.items()}
-        first = next(iter(borders.values()), None)
-        if all(starts == first for starts in borders.values()):
+    if len(found) < 2:
+        return
+    rows = as_lists(batch)
+    by_key = {key: _per_row(batch, starts) for key, starts in found.items()}
+    for row in range(len(rows.ids)):
+        starts_of = {key: starts[row] for key, starts in by_key.items()}
+        first = next(iter(starts_of.values()))
+        if all(starts == first for starts in starts_of.values()):
             continue
-        inside = _places_between_tokens(batch, row, pad_id, covered[row])
-        borders = {key: [at for at in inside if starts[at]] for key, starts in borders.items()}
+        inside = _places_between_tokens(rows, row, pad_id, covered[row])
+        borders = {key: [at for at in inside if starts[at]] for key, starts in starts_of.items()}
         telling = {key: places for key, places in borders.items() if places or key not in _QUIET_KEYS}
         for (one, places), (other, others) in pairwise(telling.items()):
             if places != others:
@@ -94,11 +100,15 @@ def _check_agreement(batch: ListBatch | ArrayBatch, found: Mapping[str, Any], pa
                 )
 
 
-def _places_between_tokens(batch: ListBatch | ArrayBatch, row: int, pad_id: int | None, covered: int) -> list[int]:
+def _per_row(batch: ListBatch | ArrayBatch, starts: Any) -> Sequence[list[bool]]:
+    return [row.tolist() for row in batch.split(starts)] if isinstance(batch, ArrayBatch) else starts
+
+
+def _places_between_tokens(rows: ListBatch, row: int, pad_id: int | None, covered: int) -> list[int]:
     """Return the tokens of a row that follow another one: neither is padding. That is also one id over and over behind all lengths."""
-    ids = batch.ids[row] if isinstance(batch, ListBatch) else batch.ids[row].tolist()
-    if batch.attention is not None:
-        return [at for at in range(1, len(ids)) if batch.attention[row][at] and batch.attention[row][at - 1]]
+    ids = rows.ids[row]
+    if rows.attention is not None:
+        return [at for at in range(1, len(ids)) if rows.attention[row][at] and rows.attention[row][at - 1]]
     ids = ids[:covered] if len(set(ids[covered:])) == 1 else ids
     tokens = [at for at, id_ in enumerate(ids) if id_ != pad_id]
     return list(range(tokens[0] + 1, tokens[-1] + 1)) if tokens else []

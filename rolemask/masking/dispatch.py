@@ -1,11 +1,17 @@
 """Picks the kernel for a batch: torch on a device, numba or NumPy for arrays, the definition without NumPy."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rolemask.errors import InputError
-from rolemask.masking.batch import ArrayBatch, ListBatch, Row, TensorBatch, has_numpy, is_tensor, read_tensor, to_array
+from rolemask.markers.spec import IGNORE_INDEX
+from rolemask.masking.batch import ArrayBatch, TensorBatch, read_tensor
+from rolemask.masking.columns import is_tensor
+from rolemask.masking.labelled import Labelled
+from rolemask.masking.lists import ListBatch, Row
 from rolemask.masking.policy import Policy
 from rolemask.masking.reference import Masked, check_train_turns, mask, may_be_trained
 from rolemask.matching.compiler import Rules
@@ -18,19 +24,34 @@ if TYPE_CHECKING:
     from rolemask.masking.kernels.torch_kernel import TorchKernel
 
 
+logger = logging.getLogger("rolemask")
+
+
 class ArrayKernel(Protocol):
-    """Masks arrays under one policy."""
+    """Masks rows that stand end to end, under one policy."""
 
     def mask(
         self,
         ids: "NDArray[np.integer[Any]]",
+        offsets: "NDArray[np.int64]",
         attention: "NDArray[np.bool_] | None" = None,
         *,
         starts: "NDArray[np.bool_] | None" = None,
         train_turns: Sequence[Sequence[bool]] | None = None,
         with_roles: bool = True,
-    ) -> "tuple[NDArray[np.integer[Any]], NDArray[np.int8], list[int]]":
-        """Return labels (B, T) of the dtype of `ids`, roles (B, T) int8, and the number of trainable turns of each row."""
+        with_events: bool = False,
+    ) -> Labelled:
+        """Mask the rows ``ids[offsets[0]:offsets[1]]``, ``ids[offsets[1]:offsets[2]]`` and so on.
+
+        Args:
+            ids: (N,), int32 or int64.
+            offsets: (B + 1,), ascending from 0 to N.
+            attention: (N,), whether a token is attended to. Without it, tokens with the pad id are padding.
+            starts: (N,), whether a document begins, or None where each row is one.
+            train_turns: One flag per trainable turn, per row; the caller checks their number.
+            with_roles: Whether the roles are wanted.
+            with_events: Whether the events are wanted.
+        """
         ...
 
 
@@ -60,9 +81,9 @@ class Dispatcher:
         Raises:
             InputError: It doesn't, and `torch.compile` is tracing the call.
         """
-        if self.backend == "host" or not is_tensor(input_ids) or rows.get("train_turns") is not None:
+        if self.backend == "host" or not is_tensor(input_ids) or "train_turns" in rows:
             return False
-        on_device: bool = self.backend == "device" or input_ids.device.type != "cpu"
+        on_device: bool = self.backend == "device" or not input_ids.is_cpu
         if not on_device and _is_traced():
             raise InputError('torch.compile cannot trace what masks tensors on the CPU: compile the markers with backend="device"')
         return on_device
@@ -93,44 +114,31 @@ class Dispatcher:
         self._device_path = kernel
         return kernel
 
-    def mask(self, batch: ListBatch | ArrayBatch, *, with_roles: bool = True) -> tuple[Any, Any]:
-        """Return labels and roles: lists of rows for a ListBatch, arrays for an ArrayBatch."""
-        if isinstance(batch, ArrayBatch):
-            return self._mask_array(batch.ids, batch.attention, batch.starts, batch.train_turns, with_roles=with_roles)
-        if not has_numpy():
-            defined = [self.define(batch.row(index), index) for index in range(len(batch.ids))]
-            return [row.labels for row in defined], [row.roles for row in defined]
-        labels, roles = [], []
-        for index in range(len(batch.ids)):
-            row = batch.row(index)
-            row_labels, row_roles = self._mask_array(
-                to_array([row.ids]).astype("int64"),
-                None if row.attention is None else to_array([row.attention]) != 0,
-                None if row.starts is None else to_array([row.starts]),
-                None if row.train_turns is None else [row.train_turns],
-                with_roles=with_roles,
-                first_row=index,
-            )
-            labels += row_labels.tolist()
-            roles += row_roles.tolist()
-        return labels, roles
+    def mask(self, batch: ListBatch | ArrayBatch, *, with_roles: bool = True, with_events: bool = False) -> Labelled:
+        """Mask a batch on the host. The labels have the dtype of the ids.
 
-    def _mask_array(
-        self,
-        ids: "NDArray[np.integer[Any]]",
-        attention: "NDArray[np.bool_] | None",
-        starts: "NDArray[np.bool_] | None",
-        train_turns: list[list[bool]] | None,
-        *,
-        with_roles: bool,
-        first_row: int = 0,
-    ) -> "tuple[NDArray[np.integer[Any]], NDArray[np.int8]]":
+        Raises:
+            InputError: Not one flag of `train_turns` per trainable turn.
+        """
+        if isinstance(batch, ListBatch):
+            rows = [self.define(batch.row(index), index) for index in range(len(batch.ids))]
+            labels = [row.labels for row in rows]
+            return Labelled(labels, [row.roles for row in rows], None, [any(label != IGNORE_INDEX for label in row) for row in labels])
         if self.array_path is None:
             self.array_path = _make_array_kernel(self.rules, self.policy)
-        labels, roles, counts = self.array_path.mask(ids, attention, starts=starts, train_turns=train_turns, with_roles=with_roles)
-        for row, flags in enumerate(train_turns or ()):
-            check_train_turns(flags, counts[row], self.policy, first_row + row)
-        return labels, roles
+        ids, offsets = batch.column.values, batch.column.offsets
+        found = self.array_path.mask(
+            ids,
+            offsets,
+            batch.attention,
+            starts=batch.starts,
+            train_turns=batch.train_turns,
+            with_roles=with_roles,
+            with_events=with_events,
+        )
+        for row, flags in enumerate(batch.train_turns or ()):
+            check_train_turns(flags, int(found.counts[row]), self.policy, row)
+        return found if found.labels.dtype == ids.dtype else found._replace(labels=found.labels.astype(ids.dtype))
 
     def define(self, row: Row, index: int) -> Masked:
         """Mask one row by the definition, which returns its turns too."""
@@ -144,11 +152,21 @@ class Dispatcher:
 def _make_array_kernel(rules: Rules, policy: Policy) -> ArrayKernel:
     try:
         from rolemask.masking.kernels.numba_kernel import NumbaKernel
-    except ImportError:
-        from rolemask.masking.kernels.numpy_kernel import NumpyKernel
 
-        return NumpyKernel(rules, policy)
-    return NumbaKernel(rules, policy)
+        return NumbaKernel(rules, policy)
+    except ImportError:  # numba is not installed
+        pass
+    except Exception as error:  # numba is broken, which it shows in many ways
+        _tell_of_numba(f"{type(error).__name__}: {error}")
+    from rolemask.masking.kernels.numpy_kernel import NumpyKernel
+
+    return NumpyKernel(rules, policy)
+
+
+@cache
+def _tell_of_numba(error: str) -> None:
+    """Warn once."""
+    logger.warning("numba does not work (%s), so NumPy is used, which is slower. Reinstall numba, or remove it", error)
 
 
 def _is_traced() -> bool:

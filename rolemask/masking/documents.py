@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rolemask.errors import InputError
 
@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_T = TypeVar("_T", "NDArray[np.integer[Any]]", "Tensor")
-
 
 def starts_from_lengths(lengths: Sequence[int], size: int, name: str) -> list[bool]:
     """Return True at the first token of each document; the rest of the row, if any (padding), is one more document.
@@ -20,15 +18,20 @@ def starts_from_lengths(lengths: Sequence[int], size: int, name: str) -> list[bo
     Raises:
         InputError: A length is negative, or they sum to more than `size`.
     """
-    if any(length < 0 for length in lengths):
-        raise InputError(f"{name} has a negative length: {list(lengths)}")
-    if sum(lengths) > size:
-        given = f"{name} ends at {sum(lengths)}" if name.startswith("cu_") else f"{name} {list(lengths)} sums to {sum(lengths)}"
-        raise InputError(f"{given}, but the row has {size} tokens")
+    check_lengths(lengths, size, name)
     starts = [False] * (size + 1)
     for border in accumulate(lengths, initial=0):
         starts[border] = True
     return starts[:size]
+
+
+def check_lengths(lengths: Sequence[int], size: int, name: str) -> None:
+    """Raise InputError if a length is negative, or they sum to more than `size`."""
+    if min(lengths, default=0) < 0:
+        raise InputError(f"{name} has a negative length: {list(lengths)}")
+    if sum(lengths) > size:
+        given = f"{name} ends at {sum(lengths)}" if name.startswith("cu_") else f"{name} {list(lengths)} sums to {sum(lengths)}"
+        raise InputError(f"{given}, but the row has {size} tokens")
 
 
 def lengths_from_cumulated(borders: Sequence[int], name: str = "cu_seqlens") -> list[int]:
@@ -61,11 +64,12 @@ def starts_from_numbers(attention: Sequence[int]) -> list[bool]:
     return [at > 0 and 0 not in (attention[at], attention[at - 1]) and attention[at] != attention[at - 1] for at in range(len(attention))]
 
 
-def changes_of_number(attention: _T) -> _T:
-    """Like `starts_from_numbers`, for an array or tensor (B, T), without the first token of each row: (B, T - 1)."""
-    before, after = attention[:, :-1], attention[:, 1:]
-    changes: _T = (before != after) & (before != 0) & (after != 0)
-    return changes
+def changes_of_number(attention: "NDArray[Any]", offsets: "NDArray[np.int64]") -> "NDArray[np.bool_]":
+    """Like `starts_from_numbers`, for rows end to end: bool (N,)."""
+    starts = attention.astype(bool)
+    starts[1:] &= (attention[1:] != attention[:-1]) & (attention[:-1] != 0)
+    starts[_first_tokens(offsets)] = False
+    return starts
 
 
 def starts_from_index(numbers: Sequence[int]) -> list[bool]:
@@ -73,23 +77,50 @@ def starts_from_index(numbers: Sequence[int]) -> list[bool]:
     return [at == 0 or numbers[at] != numbers[at - 1] for at in range(len(numbers))]
 
 
-def starts_of_index(numbers: "NDArray[np.integer[Any]]") -> "NDArray[np.bool_]":
-    """Like `starts_from_index`, for an array (B, T): bool (B, T)."""
-    starts: NDArray[np.bool_] = numbers.astype(bool)
-    starts[:, :1] = True
-    starts[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
+def starts_of_index(numbers: "NDArray[Any]", offsets: "NDArray[np.int64]") -> "NDArray[np.bool_]":
+    """Like `starts_from_index`, for rows end to end: bool (N,)."""
+    starts = numbers.astype(bool)
+    starts[1:] = numbers[1:] != numbers[:-1]
+    starts[_first_tokens(offsets)] = True
     return starts
 
 
-def starts_of_positions(axes: "NDArray[np.integer[Any]]") -> "NDArray[np.bool_]":
-    """Like `starts_from_positions`, for an array (axes, B, T): bool (B, T)."""
-    if len(axes) == 3 and axes.shape[2]:
-        starts: NDArray[np.bool_] = (axes == axes.min(-1, keepdims=True)).all(0)
+def starts_of_positions(axes: "NDArray[Any]", offsets: "NDArray[np.int64]") -> "NDArray[np.bool_]":
+    """Like `starts_from_positions`, for rows end to end, (axes, N): bool (N,)."""
+    import numpy as np
+
+    first = _first_tokens(offsets)
+    starts: NDArray[np.bool_]
+    if len(axes) == 3 and axes.shape[1]:
+        least = np.repeat(np.minimum.reduceat(axes, first, axis=1), np.diff([*first, axes.shape[1]]), axis=1)
+        starts = (axes == least).all(0)
     else:
         starts = axes[0].astype(bool)
-        starts[:, 1:] = axes[0][:, 1:] <= axes[0][:, :-1]
-    starts[:, :1] = True
+        starts[1:] = axes[0][1:] <= axes[0][:-1]
+    starts[first] = True
     return starts
+
+
+def starts_of_lengths(lengths: Sequence[Sequence[int]], offsets: "NDArray[np.int64]", name: str) -> "NDArray[np.bool_]":
+    """Like `starts_from_lengths`, for the lengths of each row, and rows end to end: bool (N,).
+
+    Raises:
+        InputError: See `starts_from_lengths`.
+    """
+    import numpy as np
+
+    borders = offsets.tolist()
+    starts = np.zeros(borders[-1] + 1, dtype=bool)
+    for of_row, begin, end in zip(lengths, borders, borders[1:], strict=False):
+        check_lengths(of_row, end - begin, name)
+        starts[list(accumulate(of_row, initial=begin))] = True
+        starts[end] = False
+    return starts[:-1]
+
+
+def _first_tokens(offsets: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """Return the first token of each row that has one."""
+    return offsets[:-1][offsets[:-1] < offsets[1:]]
 
 
 def starts_of_positions_on_device(axes: "Tensor") -> "Tensor":
@@ -129,8 +160,9 @@ def starts_from_numbers_on_device(attention: "Tensor", starts: "Tensor | None") 
     """Like `starts_from_numbers`, for a tensor (B, T), or-ed with `starts`: bool (B, T)."""
     import torch
 
+    before, after = attention[:, :-1], attention[:, 1:]
     found = torch.zeros_like(attention, dtype=torch.bool)
-    found[:, 1:] = changes_of_number(attention)
+    found[:, 1:] = (before != after) & (before != 0) & (after != 0)
     return found if starts is None else starts | found
 
 
@@ -159,9 +191,20 @@ def starts_on_device(ids: "Tensor", cu_seqlens: Any, seq_lens: Any) -> "Tensor":
 
 
 def as_nested(values: Any) -> Any:
-    """Return nested lists of a tensor, an array or sequences; what is none of them comes back as it is."""
-    if hasattr(values, "tolist"):
-        return values.tolist()
-    if not isinstance(values, list | tuple):
-        return values
-    return list(values) if values and isinstance(values[0], int) else [as_nested(value) for value in values]
+    """Return nested lists of a tensor, an array, a column of Arrow, pandas or polars, or sequences; anything else comes back as it is."""
+    if isinstance(values, list | tuple):
+        return list(values) if values and isinstance(values[0], int) else [as_nested(value) for value in values]
+    for method in ("tolist", "to_pylist", "to_list"):
+        if hasattr(values, method):
+            made = getattr(values, method)()
+            return as_nested(made) if isinstance(made, list) else made
+    return values
+
+
+def depth(value: Any) -> int:
+    """Return how many axes nested columns, lists, arrays or tensors have, as far as the first value of each tells."""
+    if hasattr(value, "ndim") and value.dtype != object:
+        return int(value.ndim)
+    if hasattr(value, "to_pylist"):
+        value = value[:1].to_pylist()
+    return 1 + depth(next(iter(value), None)) if hasattr(value, "__iter__") else 0

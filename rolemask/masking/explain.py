@@ -1,6 +1,6 @@
 """Explains a row token by token: the turn that each token belongs to, whether it is trained, and why."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -57,40 +57,38 @@ def visible(text: str) -> str:
 
 def explain_row(ids: Sequence[int], masked: Masked, attention: Sequence[int] | None, rules: Rules, policy: Policy) -> Explanation:
     """Explain one row that `rolemask.masking.reference.mask` has masked."""
-    places = list(_places(len(ids), masked.turns, rules))
-    keys = []
-    for at, (turn, part) in enumerate(places):
-        role = masked.roles[at]
+    places = _places(len(ids), masked.turns, rules)
+
+    def fate(at: int) -> tuple[int, Part, int, bool, str]:
         trained = masked.labels[at] != IGNORE_INDEX
         excluded = _excluded(ids[at], attention is None or bool(attention[at]), trained, attention is None, rules)
-        keys.append((turn, part, role, trained, excluded))
+        return *places[at], masked.roles[at], trained, excluded
+
     segments = []
-    for key, group in groupby(range(len(ids)), key=keys.__getitem__):
-        members = list(group)
-        turn, part, role, trained, excluded = key
+    stop = 0
+    for (_, part, role, trained, excluded), members in groupby(range(len(ids)), key=fate):
+        start, stop = stop, stop + sum(1 for _ in members)
         name = rules.roles[role] if role >= 0 else None
         why = excluded or _why(part, name, trained, policy)
-        text = rules.vocabulary.text(ids[at] for at in members)
-        segments.append(Segment(members[0], members[-1] + 1, text, name, part, trained, why))
+        segments.append(Segment(start, stop, rules.vocabulary.text(ids[start:stop]), name, part, trained, why))
     return Explanation(rules.name, policy, tuple(segments))
 
 
-def _places(size: int, turns: Sequence[Turn], rules: Rules) -> Iterator[tuple[int, Part]]:
-    """Yield (index of the turn, part) per token; a token that ends one turn and starts the next belongs to the turn that emits it."""
+def _places(size: int, turns: Sequence[Turn], rules: Rules) -> list[tuple[int, Part]]:
+    """Return (index of the turn, part) per token; a token that ends one turn and starts the next belongs to the turn that emits it."""
     places = [(-1, Part.OUTSIDE)] * size
     for index, turn in enumerate(turns):
-        for start, stop, part in (
-            (turn.start, turn.content, Part.HEADER),
-            (turn.content, turn.end, Part.CONTENT),
-            (turn.end, turn.stop, Part.END),
-        ):
-            for at in range(start, stop):
-                if part != Part.HEADER or places[at][1] != Part.END or not rules.rules[turns[places[at][0]].rule].include_end:
-                    places[at] = (index, part)
+        # One tuple for all tokens of a part: the garbage collector would go through one for each.
+        header, content, end, in_span = ((index, part) for part in (Part.HEADER, Part.CONTENT, Part.END, Part.SPAN))
+        for at in range(turn.start, turn.content):
+            owner, part = places[at]
+            if part != Part.END or not rules.rules[turns[owner].rule].include_end:
+                places[at] = header
+        places[turn.content : turn.end] = [content] * (turn.end - turn.content)
+        places[turn.end : turn.stop] = [end] * (turn.stop - turn.end)
         for span in turn.spans:
-            for at in range(span.own, span.stop):
-                places[at] = (index, Part.SPAN)
-    yield from places
+            places[span.own : span.stop] = [in_span] * (span.stop - span.own)
+    return places
 
 
 def _excluded(id_: int, attended: bool, trained: bool, without_mask: bool, rules: Rules) -> str:

@@ -1,4 +1,4 @@
-"""What each output of the automaton means under a policy: the one table that the numba and torch kernels turn into arrays."""
+"""What each output of the automaton means under a policy: the one table that the kernels turn into arrays."""
 
 from typing import NamedTuple
 
@@ -33,11 +33,16 @@ class Fate(NamedTuple):
 
 
 def fates_of(automaton: Automaton, rules: Rules, policy: Policy) -> list[Fate]:
-    """Return the fate of each of the automaton's outputs; then, if the rules have `unanswered`, that of each in a turn nobody answered."""
+    """Return the fate of each of `outputs_of`."""
+    return [_fate(output, rules, policy) for output in outputs_of(automaton, rules)]
+
+
+def outputs_of(automaton: Automaton, rules: Rules) -> list[Output]:
+    """Return the automaton's outputs; then, if the rules have `unanswered`, each of them in a turn that nobody answered."""
     outputs = automaton.outputs
-    if has_unanswered(rules):
-        outputs = [*outputs, *(in_unanswered_turn(output, rules) for output in outputs)]
-    return [_fate(output, rules, policy) for output in outputs]
+    if not has_unanswered(rules):
+        return outputs
+    return [*outputs, *(in_unanswered_turn(output, rules) for output in outputs)]
 
 
 def has_unanswered(rules: Rules) -> bool:

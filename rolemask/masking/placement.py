@@ -5,9 +5,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from rolemask.errors import InputError
-from rolemask.masking.batch import ListBatch, as_lists, read_batch
+from rolemask.masking.batch import as_lists, read_batch
 from rolemask.masking.borders import LENGTH_KEYS, add_borders, has_borders
 from rolemask.masking.documents import as_nested
+from rolemask.masking.lists import ListBatch
 from rolemask.masking.refine import CALLERS_KEYS, LEFT_OUT, callers, misfit
 
 

@@ -6,17 +6,13 @@ Every kernel must agree with this module bit for bit; `rolemask check` and `role
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rolemask.errors import InputError
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.policy import QUESTION_ROLE, RESULT_ROLE, Policy
 from rolemask.masking.turns import UNATTENDED, Turn, scan
 from rolemask.matching.compiler import OUTSIDE, Rule, Rules
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass
@@ -128,18 +124,15 @@ class EndToken(NamedTuple):
     emitted: bool
 
 
-def end_tokens_of(
-    turns: Sequence[Turn], chosen: Sequence[bool], rules: Rules, policy: Policy, roles: "Sequence[int] | NDArray[np.int8]"
-) -> dict[int, EndToken]:
+def end_tokens_of(turns: Sequence[Turn], chosen: Sequence[bool], rules: Rules, policy: Policy, roles: Sequence[int]) -> dict[int, EndToken]:
     """Return the tokens of the end markers, by position.
 
     An end marker that is left in place is part of the next turn too. Such a token has the role that emits it, else the one in `roles`,
     which is that of the header, content or span it is in.
     """
     tokens: dict[int, EndToken] = {}
-    for index, turn in enumerate(turns):
+    for turn, end_trained in zip(turns, trained_ends(turns, chosen, rules, policy), strict=True):
         rule = rules.rules[turn.rule]
-        end_trained = end_is_trained(index, turns, chosen, rules, policy)
         for at in range(turn.end, turn.stop):
             before = tokens.get(at, EndToken(roles[at], trained=False, emitted=False))
             takes_role = rule.include_end or (roles[at] == OUTSIDE and not before.emitted)
@@ -198,19 +191,18 @@ def check_train_turns(flags: Sequence[bool], count: int, policy: Policy, row: in
         )
 
 
-def end_is_trained(index: int, turns: Sequence[Turn], chosen: Sequence[bool], rules: Rules, policy: Policy) -> bool:
-    """Whether the end marker of turn `index` is trained."""
-
-    def has_emitted_end(turn: Turn) -> bool:
-        return turn.stop > turn.end and rules.rules[turn.rule].include_end
-
-    def is_trained(at: int) -> bool:
-        return chosen[at] and role_is_trained(rules.rules[turns[at].rule], rules, policy)
-
-    if not has_emitted_end(turns[index]) or policy.train_on_eos == "none":
-        return False
+def trained_ends(turns: Sequence[Turn], chosen: Sequence[bool], rules: Rules, policy: Policy) -> list[bool]:
+    """Return, per turn of a document, whether its end marker is trained."""
+    emitted = [turn.stop > turn.end and rules.rules[turn.rule].include_end for turn in turns]
+    if policy.train_on_eos == "none":
+        return [False] * len(turns)
     if policy.train_on_eos == "all":
-        return True
+        return emitted
+    trained = [
+        is_emitted and is_chosen and role_is_trained(rules.rules[turn.rule], rules, policy)
+        for turn, is_emitted, is_chosen in zip(turns, emitted, chosen, strict=True)
+    ]
     if policy.train_on_eos == "turn":
-        return is_trained(index)
-    return index == max((at for at, turn in enumerate(turns) if has_emitted_end(turn) and is_trained(at)), default=None)
+        return trained
+    last = max((index for index, is_trained in enumerate(trained) if is_trained), default=None)
+    return [index == last for index in range(len(turns))]

@@ -1,13 +1,20 @@
 """Leaves out what the labels and masks that came with the data leave out."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from rolemask.errors import InputError
 from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.batch import ArrayBatch, ListBatch, is_array, is_tensor, to_array
+from rolemask.masking.batch import ArrayBatch
+from rolemask.masking.columns import count_in_rows, is_array
 from rolemask.masking.documents import as_nested
+from rolemask.masking.formats import read_column
+from rolemask.masking.lists import ListBatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LEFT_OUT = {"labels": IGNORE_INDEX, "completion_mask": 0, "assistant_masks": 0}
 """The columns with a value per token, and the value of a token that is left out."""
@@ -36,17 +43,23 @@ def refine(batch: ListBatch | ArrayBatch, labels: Any, given: Mapping[str, Any])
     for key, left_out in LEFT_OUT.items():
         if key not in given:
             continue
-        values = _per_token(batch, key, given[key])
-        if key == "assistant_masks":
-            _check_not_empty(labels, values)
         if isinstance(batch, ArrayBatch):
-            refined = refined.copy()
-            refined[to_array(values).reshape(refined.shape) == left_out] = IGNORE_INDEX
+            import numpy
+
+            values = _per_token(batch, key, given[key])
+            offsets = batch.column.offsets
+            masked = (count_in_rows(values != 0, offsets) == 0).tolist()
+            trained = count_in_rows(labels != IGNORE_INDEX, offsets).tolist()
+            refined = numpy.where(values != left_out, refined, refined.dtype.type(IGNORE_INDEX))
         else:
+            lists = _lists_per_token(batch, key, given[key])
+            masked, trained = [not any(row) for row in lists], [sum(label != IGNORE_INDEX for label in row) for row in labels]
             refined = [
                 [label if value != left_out else IGNORE_INDEX for label, value in zip(*row, strict=True)]
-                for row in zip(refined, values, strict=True)
+                for row in zip(refined, lists, strict=True)
             ]
+        if key == "assistant_masks":
+            _check_not_empty(masked, trained)
     return refined
 
 
@@ -55,13 +68,19 @@ def is_same(labels: Any, refined: Any) -> bool:
     return bool((labels == refined).all()) if is_array(labels) else bool(labels == refined)
 
 
+def rows_that_train(batch: ListBatch | ArrayBatch, labels: Any) -> Sequence[bool]:
+    """Return, per row, whether it has a label."""
+    if isinstance(batch, ArrayBatch):
+        trains: Sequence[bool] = (count_in_rows(labels != IGNORE_INDEX, batch.column.offsets) > 0).tolist()
+        return trains
+    return [any(label != IGNORE_INDEX for label in row) for row in labels]
+
+
 def count_left_out(labels: Any, refined: Any, end_labels: Any) -> Counter[tuple[bool, bool]]:
     """Count the tokens with a label, by whether they are part of an end marker, and whether `refined` keeps them."""
+    columns = [chain(*column) if isinstance(column, list) else column.tolist() for column in (labels, refined, end_labels)]
     return Counter(
-        (is_end != IGNORE_INDEX, kept != IGNORE_INDEX)
-        for rows in zip(as_nested(labels), as_nested(refined), as_nested(end_labels), strict=True)
-        for label, kept, is_end in zip(*rows, strict=True)
-        if label != IGNORE_INDEX
+        (is_end != IGNORE_INDEX, kept != IGNORE_INDEX) for label, kept, is_end in zip(*columns, strict=True) if label != IGNORE_INDEX
     )
 
 
@@ -80,23 +99,43 @@ def mask_lists(labels: list[Any], masked: list[Any]) -> None:
         row[:] = [label if new != IGNORE_INDEX else IGNORE_INDEX for label, new in zip(row, of_row, strict=True)]
 
 
-def _per_token(batch: ListBatch | ArrayBatch, key: str, column: Any) -> Any:
-    """Return a column as an array or lists of the shape of the ids."""
-    if isinstance(batch, ArrayBatch) and (is_tensor(column) or is_array(column)):
-        array = to_array(column)
-        if array.shape == (batch.ids.shape[1:] if batch.flat else batch.ids.shape):
-            return array[None] if batch.flat else array
+def _per_token(batch: ArrayBatch, key: str, column: Any) -> "NDArray[Any]":
+    """Return the values of a column, one per token: (N,)."""
+    import numpy as np
+
+    found, offsets = read_column(key, column), batch.column.offsets
+    if found.flat != batch.flat:
+        raise InputError(f"{key} is {'one row' if found.flat else 'a batch of rows'} of values, and input_ids is not")
+    if len(found.offsets) != len(offsets):
+        raise InputError(f"{key} has another number of rows than input_ids, which has {len(batch)}")
+    if (found.offsets == offsets).all():
+        return found.values
+    # What a row has too few of are the values of its padding.
+    attended = np.zeros(len(batch.column.values), dtype=bool) if batch.attention is None else batch.attention.copy()
+    sizes, given, expected = batch.column.lengths(), found.lengths(), count_in_rows(attended, offsets).tolist()
+    for row, size in enumerate(sizes):
+        if given[row] == size:
+            attended[offsets[row] : offsets[row + 1]] = True
+        elif given[row] != expected[row]:
+            raise misfit(key, given[row], f"row {row}", size)
+    fitted = np.full(len(attended), LEFT_OUT[key])
+    fitted[attended] = found.values
+    return fitted
+
+
+def _lists_per_token(batch: ListBatch, key: str, column: Any) -> list[list[int]]:
+    """Return the values of a column, one per token."""
     nested = [as_nested(column)] if batch.flat else as_nested(column)
     if not isinstance(nested, list) or len(nested) != len(batch.ids):
         raise InputError(f"{key} has another number of rows than input_ids, which has {len(batch.ids)}")
     return [_fitted(batch, key, row, values) for row, values in enumerate(nested)]
 
 
-def _fitted(batch: ListBatch | ArrayBatch, key: str, row: int, values: Any) -> list[int]:
+def _fitted(batch: ListBatch, key: str, row: int, values: Any) -> list[int]:
     """Return the values of a row, one per token."""
     size = len(batch.ids[row])
     if not isinstance(values, list):
-        raise InputError(f'{key} of row {row} is {values!r}, expected a value per token. Remove it, or pass labels="replace"')
+        raise InputError(f"row {row} of {key} is {values!r}, expected a list of integers like the other rows")
     if len(values) == size:
         return values
     attended = [] if batch.attention is None else [at for at in range(size) if batch.attention[row][at]]
@@ -117,12 +156,11 @@ def misfit(key: str, length: int, place: str, size: int) -> InputError:
     )
 
 
-def _check_not_empty(labels: Any, masks: Any) -> None:
-    for row, (row_labels, mask) in enumerate(zip(labels, masks, strict=True)):
-        if any(as_nested(mask)):
-            continue
-        if trained := sum(label != IGNORE_INDEX for label in as_nested(row_labels)):
+def _check_not_empty(masked: Sequence[bool], trained: Sequence[int]) -> None:
+    """Raise InputError if a row is masked as a whole where tokens would be trained."""
+    for row, count in enumerate(trained):
+        if masked[row] and count:
             raise InputError(
-                f"assistant_masks of row {row} is 0 everywhere, where {trained} tokens would be trained: Transformers makes such masks of "
+                f"assistant_masks of row {row} is 0 everywhere, where {count} tokens would be trained: Transformers makes such masks of "
                 'a chat template without {% generation %}. Remove the column, or pass labels="replace"'
             )

@@ -55,6 +55,7 @@ class Output(NamedTuple):
     ended: int = OUTSIDE
     end_length: int = 0
     reopens: bool = False  # the turn that starts here says that the one before it was none
+    terminates: bool = False  # a turn ends here as it should: with an end marker, or at the next start, if that is its end
 
 
 def tries_read(state: State, rules: Rules, tries: Tries) -> list[int]:
@@ -83,7 +84,7 @@ def opening_of(start: Match | None, rules: Rules) -> tuple[State, Output] | None
 
 def opened_by(opening: Output, form: Output) -> Output:
     """Return the output of a step that starts a turn, and may end another: `form` is the same for a turn that is not known yet."""
-    return opening._replace(ended=form.ended, end_length=form.end_length, reopens=form.reopens)
+    return opening._replace(ended=form.ended, end_length=form.end_length, reopens=form.reopens, terminates=form.terminates)
 
 
 Found = Mapping[int, Match]
@@ -120,6 +121,7 @@ def _step_in_turn(state: State, matches: Found, rules: Rules, tries: Tries) -> t
             after, output = _step_outside(matches)
         else:
             after, output = _pass_over(State(), length - 1, Passing.END), Output()
+        output = output._replace(terminates=True)
         return after, output._replace(ended=state.rule, end_length=length) if length else output
     if event is Event.TURN_IS_CUT:
         return _step_outside(matches)
@@ -157,7 +159,7 @@ def _step_over(state: State, matches: Found, rules: Rules, tries: Tries) -> tupl
     if state.passing is Passing.END:
         output = Output()  # the step at which the end marker began covers all its tokens
     elif state.passing is Passing.END_IN_NEXT:
-        after, output = State(left=after.left, passing=Passing.END), Output(ended=state.rule, end_length=state.left)
+        after, output = State(left=after.left, passing=Passing.END), Output(ended=state.rule, end_length=state.left, terminates=True)
     else:
         assert state.passing is not None
         part = _PART_PASSED[state.passing]
@@ -171,7 +173,9 @@ def _step_over(state: State, matches: Found, rules: Rules, tries: Tries) -> tupl
     if begun.passing is Passing.END:
         return State(after.rule, left=begun.left, passing=Passing.END_IN_NEXT), output
     if event.starts_turn or event.ended != OUTSIDE:
-        return begun, event if output.ended == OUTSIDE else event._replace(ended=output.ended, end_length=output.end_length)
+        return begun, event if output.ended == OUTSIDE else event._replace(
+            ended=output.ended, end_length=output.end_length, terminates=True
+        )
     closed = after.span if begun.span == OUTSIDE else OUTSIDE  # by an end marker that is left in place
     return begun._replace(closed=closed), output._replace(opens=event.opens)
 

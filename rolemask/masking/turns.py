@@ -1,6 +1,6 @@
 """Finds the turns of one sequence: the first half of the definition, as plain Python over a list of ids."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import NamedTuple
@@ -118,24 +118,17 @@ def _turn_end_length(here: Here, turn: Rule) -> int | None:
     return None
 
 
-def _next(at: int) -> int:
-    return at
-
-
-def scan(ids: Sequence[int], rules: Rules, next_from: Callable[[int], int] = _next) -> list[Turn]:
-    """Find the turns of one sequence, from left to right.
-
-    `next_from(at)` returns the first token from `at` on where a marker may begin; a caller that knows these lets the scan skip the rest.
-    """
+def scan(ids: Sequence[int], rules: Rules) -> list[Turn]:
+    """Find the turns of one sequence, from left to right."""
     turns = []
     at = taken = 0
-    while (at := next_from(at)) < len(ids):
+    while at < len(ids):
         opening = match_beyond(taken, rules.starts, ids, at)
         if opening is None:
             at += 1
             continue
         reader = _TurnReader(ids, at, opening, rules)
-        turns.append(reader.read(next_from))
+        turns.append(reader.read())
         at, taken = reader.at, reader.taken
     return turns
 
@@ -168,13 +161,9 @@ class _TurnReader:
         if opened != OUTSIDE:
             self._open_span(Span(opened, self.taken, self.taken, len(ids), len(ids), own=self.taken))
 
-    def read(self, next_from: Callable[[int], int]) -> Turn:
+    def read(self) -> Turn:
         """Return the turn; the scan goes on with the reader's `at` and `taken`."""
-        while not self.is_over:
-            self.at = next_from(self.at)
-            if self.at >= len(self.ids):
-                self.at = self.taken = len(self.ids)
-                break
+        while not self.is_over and self.at < len(self.ids):
             self._take_step()
         turn = self.turn
         turn.content = turn.end if self.in_header else min(turn.content, turn.end)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rolemask.errors import PolicyError
 from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.batch import ArrayBatch, ListBatch
+from rolemask.masking.batch import ArrayBatch
+from rolemask.masking.lists import ListBatch
 from rolemask.matching.compiler import Rules
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def weight_table(rules: Rules, role_weights: Mapping[str, float]) -> list[float]
 
 
 def weigh(batch: ListBatch | ArrayBatch, labels: Any, roles: Any, table: Sequence[float]) -> Any:
-    """Return float32 weights for the labels and role ids of a batch: an array for an ArrayBatch, lists for a ListBatch."""
+    """Return float32 weights for the labels and role ids of a batch: an array (N,) for an ArrayBatch, lists for a ListBatch."""
     if isinstance(batch, ArrayBatch):
         import numpy
 

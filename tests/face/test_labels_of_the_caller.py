@@ -114,7 +114,7 @@ def test_columns_from_before_padding_are_placed_by_the_attention_mask(side: str)
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({"labels": [5]}, "labels of row 0 is 5, expected a value per token"),
+        ({"labels": [5]}, "labels is one row of values, and input_ids is not"),
         ({"labels": [OWN_LABELS] * 2}, "labels has another number of rows than input_ids, which has 1"),
         ({"completion_mask": [[1] * 11]}, "completion_mask has 11 values for the 10 tokens of row 0"),
         (

@@ -197,12 +197,10 @@ def leaks(rows: Sequence[Row], chats: Chats) -> Iterator[str]:
     """
     if not rows:
         return
-    size = max(map(len, rows))
-    ids = np.array([[token.id for token in row] + [0] * (size - len(row)) for row in rows])
-    attention = np.array([[at < len(row) for at in range(size)] for row in rows])
-    labels, _, _ = NumpyKernel(chats.rules, make_policy(chats.rules.roles)).mask(ids, attention)
+    ids, offsets = np.array([token.id for row in rows for token in row]), np.cumsum([0, *map(len, rows)])
+    labels = NumpyKernel(chats.rules, make_policy(chats.rules.roles)).mask(ids, offsets, np.ones(len(ids), dtype=bool)).labels
     vocabulary = chats.rules.vocabulary
-    for row, row_labels in zip(rows, labels.tolist(), strict=True):
+    for row, row_labels in zip(rows, np.split(labels, offsets[1:-1]), strict=True):
         for at, token in enumerate(row):
             if row_labels[at] == IGNORE_INDEX or token.is_models or vocabulary.text([token.id]).isspace() or _is_half(token, row):
                 continue

@@ -9,6 +9,7 @@ from marked import show_trained, unmarked
 from rolemask import MarkerSet, PolicyError, TokenIds, load
 from rolemask.markers.spec import EndWord, Marker
 from rolemask.masker import Masker
+from rolemask.masking import reference
 from rolemask.masking.policy import make_policy
 from rolemask.masking.reference import mask
 from rolemask.matching.compiler import compile_rules
@@ -442,3 +443,19 @@ def test_what_is_not_the_models_in_real_sets(name: str, marked: str) -> None:
     rules = compile_rules(markers, tokenizer.vocabulary)
     ids = tokenizer.encode(unmarked(marked))
     assert show_trained(tokenizer.vocabulary, ids, mask(ids, rules, make_policy(rules.roles)).labels) == marked
+
+
+def test_the_last_end_of_many_turns_is_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def count(*args: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        return role_is_trained(*args)
+
+    role_is_trained = reference.role_is_trained
+    monkeypatch.setattr(reference, "role_is_trained", count)
+    rules = MarkerSet("toy", "Toy", (USER, ASSISTANT)).compile().rules
+    masked = mask([1, 50, 9, 2, 60, 9] * 2000, rules, make_policy(rules.roles, train_on_eos="last"))
+    assert masked.labels == [_, _, _, _, 60, _] * 1999 + [_, _, _, _, 60, 9]
+    assert asked <= 4 * len(masked.turns)
