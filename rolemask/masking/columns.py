@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _INTEGERS = ("int32", "int64")
 
 
-@dataclass
+@dataclass(slots=True)
 class Column:
     """Rows of values, end to end.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import automaton_of
+from rolemask.masking.kernels.dense import OPENS
 from rolemask.masking.kernels.tables import ALONE, FOLLOWS, LIVE, Bools, Ids, Records, Tables, make_tables
 from rolemask.masking.labelled import Labelled
 from rolemask.masking.policy import Policy
@@ -262,7 +263,7 @@ def _mask_document(
 
     Turns before `first_turn` are not trained. Turns count from 1.
     """
-    cells, token_class, options = tables.cells, tables.token_class, tables.options[0]
+    states, token_class, options = tables.states, tables.token_class, tables.options[0]
     has_attention, has_flags = len(row.attention) > 0, len(row.flags) > 0
     state = np.uint32(0)
     turn = last = question = question_before = 0
@@ -275,10 +276,10 @@ def _mask_document(
     before = (at, next_live, state, turn, ordinal, last, question, question_before, is_chosen, marked_to, end_at, end_stop)
     while at < stop:
         is_live = at == row.live_at[next_live]
-        if at >= marked_to and cells[0, state].is_stable and not is_live:
+        if at >= marked_to and states[state].is_stable and not is_live:
             # Most tokens: in no marker, inside a turn. The whole stretch has one fate.
             ahead = row.live_at[next_live]
-            fate = tables.fates[cells[0, state].output + shift]
+            fate = tables.fates[states[state].output + shift]
             if fate.trained_always or (is_chosen and fate.trained_if_chosen):
                 _label_stretch(row.ids[at:ahead], row.attention[at:ahead], row.labels[at:ahead])
             if with_roles and fate.role != OUTSIDE:
@@ -286,7 +287,7 @@ def _mask_document(
             at = ahead
             continue
         found = row.live_matches[next_live] if is_live else np.uint32(0)
-        answered = cells[found, state].output
+        after, answered = _step(found, state, tables)
         if options.unanswered and tables.fates[answered].starts_turn:
             if tables.fates[answered].reopens and unanswered_at != before[0]:
                 unanswered_at = before[0]
@@ -299,7 +300,7 @@ def _mask_document(
         if len(row.events):
             row.events[at] = answered + shift + 1
         next_live += is_live
-        state = cells[found, state].step
+        state = after
         length = fate.end_length
         if length > 0:
             end_trained = fate.end_trained_always
@@ -341,6 +342,18 @@ def _mask_document(
         if (not has_attention or row.attention[k]) and not _is_excluded(row.ids[k], True, token_class, tables.classes):
             row.labels[k] = row.ids[k]
     return ordinal, question + 1 if options.only_last_round else last
+
+
+@_compiled
+def _step(found: Any, state: Any, tables: Tables) -> tuple[Any, Any]:  # pragma: no cover: compiled
+    """Return the state after a token with these matches, and the output there."""
+    column = tables.states[state].column
+    if found == 0 or column == 0:
+        return tables.states[state].step, tables.states[state].output
+    cell = tables.cells[tables.opened[found, 0], column]
+    if cell.step == OPENS:
+        return tables.opened[found, 1], tables.opened[found, np.uint32(2) + cell.output]
+    return cell.step, cell.output
 
 
 @_compiled

@@ -45,8 +45,8 @@ class Scanner:
         self._next_state = tables.next_state.astype(np.int64)
         self._goes_on = tables.matcher_states["goes_on"].copy()
         self._matches = tables.matcher_states["matches"].astype(np.int64)
-        self._output = tables.cells["output"].astype(np.int64)
-        self._walker = Walker(tables.cells["step"].astype(np.int64), tables.cells["is_stable"][0])
+        self._quiet_output = tables.states["output"].astype(np.int64)
+        self._walker = Walker(tables)
 
     def scan(self, ids: Ids, is_start: Bools, attention: Bools | None) -> Scan:
         """Scan tokens (N,), at least one. `is_start` (N + 1,) is True where a document begins, and after the last token."""
@@ -65,15 +65,15 @@ class Scanner:
         begins = is_start[events]
         read = matches[events]
         before, after = self._walker.walk(read, gaps, begins)
-        event_output, document = self._output[read, before], np.cumsum(begins) - 1
+        event_output, document = self._walker.outputs(read, before), np.cumsum(begins) - 1
 
         passed = np.minimum(gaps, self._walker.unsettled[after])
         if not passed.any():
-            return Scan(marks, events, event_output, self._output[0, after], document)
+            return Scan(marks, events, event_output, self._quiet_output[after], document)
         event = np.repeat(np.arange(len(events)), passed + 1)
         first = np.cumsum(passed + 1) - passed - 1
         ordinal = np.arange(len(event)) - first[event]
-        output_after = self._output[0, self._walker.settled[ordinal, after[event]]]
+        output_after = self._quiet_output[self._walker.settled[ordinal, after[event]]]
         output = np.empty_like(output_after)
         output[1:] = output_after[:-1]
         output[first] = event_output

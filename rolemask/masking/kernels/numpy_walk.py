@@ -6,7 +6,8 @@ from operator import attrgetter, getitem
 import numpy as np
 from numpy.typing import NDArray
 
-from rolemask.masking.kernels.tables import Bools
+from rolemask.masking.kernels.dense import OPENS
+from rolemask.masking.kernels.tables import Bools, Tables
 
 Integers = NDArray[np.int64]
 
@@ -22,12 +23,12 @@ class Walker:
         unsettled: state -> how many tokens without a match change it.
     """
 
-    def __init__(self, step: Integers, is_stable: Bools) -> None:
-        """`step` is (matches, state) -> state; `is_stable` says which states a token without a match leaves as they are."""
-        self._step = step
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        is_stable, step = tables.states["is_stable"], tables.states["step"].astype(np.int64)
         settled = [np.arange(len(is_stable))]
         while not is_stable[settled[-1]].all():
-            settled.append(step[0, settled[-1]])
+            settled.append(step[settled[-1]])
         self.settled = np.array(settled)
         self.unsettled = (~is_stable[self.settled]).sum(axis=0)
         # What is before an event: some tokens without a match, or another document.
@@ -43,7 +44,7 @@ class Walker:
         kinds = np.zeros_like(gaps)
         kinds[1:] = np.minimum(gaps[:-1], len(self.settled) - 1)
         kinds[begins] = len(self.settled)
-        path = self._path(kinds * len(self._step) + matches)
+        path = self._path(kinds * len(self._tables.opened) + matches)
         return self._before[kinds, path[:-1]], path[1:]
 
     def _path(self, symbols: Integers) -> Integers:
@@ -70,8 +71,24 @@ class Walker:
 
     def after(self, symbol: int, number: int) -> "_State":
         """Return the state after a symbol, which stands for an event and what is before it."""
-        kind, matches = divmod(symbol, len(self._step))
-        return self._states[self._step.item(matches, self._before.item(kind, number))]
+        kind, matches = divmod(symbol, len(self._tables.opened))
+        before = self._before[kind, number]
+        column, opened = self._tables.states["column"][before], self._tables.opened[matches]
+        if column == 0:
+            step = self._tables.states["step"][before]
+        else:
+            step = self._tables.cells["step"][opened[0], column]
+        return self._states[int(opened[1] if step == OPENS else step)]
+
+    def outputs(self, matches: Integers, before: Integers) -> Integers:
+        """Return the output of a token with these matches, given the state before it."""
+        tables = self._tables
+        column, opened = tables.states["column"][before], tables.opened[matches]
+        cells = tables.cells[opened[:, 0], column]
+        is_open = (column != 0) & (cells["step"] == OPENS)
+        outputs = np.where(column == 0, tables.states["output"][before], cells["output"]).astype(np.int64)
+        outputs[is_open] = opened[is_open, 2 + outputs[is_open]]
+        return outputs
 
 
 class _State(dict[int, "_State"]):

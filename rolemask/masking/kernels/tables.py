@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rolemask.masking.automaton import Automaton
 from rolemask.masking.fates import Fate, fates_of
-from rolemask.masking.kernels.dense import matcher_steps, steps_and_outputs
+from rolemask.masking.kernels.dense import changes_of, matcher_steps
 from rolemask.masking.policy import Policy
 from rolemask.masking.reference import masked_roles
 from rolemask.matching.compiler import OUTSIDE, Rules
@@ -36,8 +36,10 @@ class Tables(NamedTuple):
         classes: class -> `is_media` and `is_pad`: whether its tokens are.
         next_state: (states of the matcher, classes) -> state.
         matcher_states: state of the matcher -> `matches`, and whether it `goes_on`: more tokens can change the matches.
-        cells: (matches, states of the automaton) -> `step`, the state after it, and `output`; `is_stable` where a token without a match
-            leaves the state as it is, whatever the row.
+        states: state of the automaton -> `step`, the state after a token without a match, and its `output`; `is_stable`, whether such a
+            token leaves the state as it is; `column`, that of `cells`, 0 where no matches change the step.
+        cells: (kinds of matches, columns) -> `step` and `output` of a token with matches; see `dense.Changes`.
+        opened: matches -> their kind, and what a step has where these start a turn; see `dense.Changes`.
         fates: output -> the fields of `Fate`.
         is_masked: role -> whether its tokens are never trained, the last one for no role; empty where all roles may be.
         options: One record: `unanswered`, from an output to the same in a turn that nobody answered (0 where no rule has such turns); and
@@ -49,7 +51,9 @@ class Tables(NamedTuple):
     classes: Records
     next_state: NDArray[np.uint32]
     matcher_states: Records
+    states: Records
     cells: Records
+    opened: NDArray[np.uint32]
     fates: Records
     is_masked: Bools
     options: Records
@@ -70,9 +74,10 @@ def make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> Tables:
     classes = _records(len(kinds), is_media=[kind[1] for kind in kinds], is_pad=[kind[2] for kind in kinds])
     next_state = matcher_steps(matcher, [kind[0] for kind in kinds])
     matcher_states = _records(len(next_state), matches=np.array(matcher.matches_in, dtype=np.uint32), goes_on=list(matcher.goes_on))
-    step, output = steps_and_outputs(automaton)
+    step, output = np.array(automaton.quiet_step, dtype=np.uint32), np.array(automaton.quiet_output, dtype=np.uint32)
+    changes = changes_of(automaton)
     quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in automaton.outputs])
-    is_stable = np.broadcast_to((step[0] == np.arange(automaton.size)) & quiet[output[0]], step.shape)
+    is_stable = (step == np.arange(automaton.size)) & quiet[output]
     fates = fates_of(automaton, rules, policy)
     fields = {
         name: np.array(field, dtype=_FATE_DTYPES.get(name, np.bool_))
@@ -84,7 +89,9 @@ def make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> Tables:
         classes=classes,
         next_state=next_state,
         matcher_states=matcher_states,
-        cells=_records(step.shape, step=step, output=output, is_stable=is_stable),
+        states=_records(automaton.size, step=step, output=output, is_stable=is_stable, column=changes.column),
+        cells=_records(changes.step.shape, step=changes.step, output=changes.output),
+        opened=changes.opened,
         fates=_records(len(fates), **fields),
         is_masked=np.array(masked_roles(rules, policy) if policy.roles_to_mask else [], dtype=np.bool_),
         options=_records(
