@@ -29,7 +29,11 @@ def lists() -> str:
         }
         calls |= {name: lambda call=call, given=given: call(given) for name, call in others.items()}
         found[shape] = medians(calls, 6)
-    head = ["way, ns a token", *(f"{count} x {size}" for count, size in SHAPES), *(f"{count} x {size}: times rolemask" for count, size in SHAPES[-1:])]
+    head = [
+        "way, ns a token",
+        *(f"{count} x {size}" for count, size in SHAPES),
+        *(f"{count} x {size}: times rolemask" for count, size in SHAPES[-1:]),
+    ]
     cells = [
         [name, *(found[shape][name] / np.prod(shape) * 1e9 for shape in SHAPES), found[LARGEST][name] / found[LARGEST]["rolemask"]]
         for name in names

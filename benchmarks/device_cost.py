@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 import torch
+from tables import table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -36,14 +37,17 @@ class Cost(TorchDispatchMode):
         return result
 
 
-def main() -> None:
+def counts() -> str:
+    """The operations and bytes of a call."""
     markers = rolemask.load("chatml")
     tokenizer = ToyTokenizer(markers, ["user assistant system tool"])
     turn = "<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\nIt is a dog, and it is asleep.<|im_end|>\n"
     ids = torch.tensor(tokenizer.encode(turn))
+    cells = []
     for policy in ({}, {"turns": "last"}, {"train_on_eos": "last"}):
         masker = markers.compile(tokenizer, **policy)
         device_masker = TorchKernel(masker.rules, masker.policy)
+        options = ", ".join(f'`{name}="{value}"`' for name, value in policy.items()) or "default"
         for batch, size in SHAPES:
             row = ids.repeat(-(-size // len(ids)))[:size]
             rows = row.expand(batch, size).contiguous()
@@ -53,13 +57,10 @@ def main() -> None:
                 with Cost() as cost:
                     device_masker.mask(rows, starts=starts if packed else None)
                 floor = 2 * rows.nbytes
-                options = ", ".join(f"{name}={value}" for name, value in policy.items()) or "default policy"
-                print(
-                    f"({batch}, {size}), {options}{', packed' if packed else ''}: {cost.operations.total()} operations, "
-                    f"{cost.bytes / 1e6:.1f} MB; floor {floor / 1e6:.1f} MB, {cost.bytes / floor:.0f} times"
-                )
-    print("the last of these:", ", ".join(f"{count} {name}" for name, count in cost.operations.most_common()))
+                name = f"({batch}, {size}), {options}{', packed' if packed else ''}"
+                cells.append([name, str(cost.operations.total()), cost.bytes / 1e6, floor / 1e6, cost.bytes / floor])
+    return table(["shape and policy", "operations", "MB", "floor: MB", "times the floor"], cells)
 
 
 if __name__ == "__main__":
-    main()
+    print(counts())

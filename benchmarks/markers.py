@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import texts
-from common import BATCH, POLICY, flat, masker, rows, rules, text_markers, vocabulary, with_text_markers
+from common import BATCH, POLICY, flat, rows, rules, vocabulary, with_text_markers
 from numpy.typing import NDArray
 from tables import table
 from timing import medians
 
-import rolemask
 from rolemask.markers.spec import MarkerSet
 from rolemask.masking.kernels.numba_kernel import NumbaKernel
 from rolemask.masking.kernels.numpy_kernel import NumpyKernel
@@ -50,9 +49,7 @@ def _worst_cases() -> dict[str, _Case]:
     encode = vocabulary().encode
     assert encode is not None
     start, hash_sign = encode("<|im_start|>")[0], encode("#")[0]
-    header = MarkerSet.from_role_boundaries(
-        [{"role": role, "start": f"###{role}", "end": "<|im_end|>"} for role in ("user", "assistant")]
-    )
+    header = MarkerSet.from_role_boundaries([{"role": role, "start": f"###{role}", "end": "<|im_end|>"} for role in ("user", "assistant")])
     turns = [[*encode(f"<|im_start|>{role}\n"), *encode(word)] for role, word in (("user", "Why"), ("assistant", "So"))]
     dense = np.resize([*turns[0], *encode("<|im_end|>"), *turns[1], *encode("<|im_end|>")], BATCH)
     starts = np.zeros(np.prod(BATCH), dtype=np.bool_)

@@ -13,18 +13,16 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-import rolemask
 import texts
-from common import BATCH, POLICY, flat, masker, rows, rules, text_markers, vocabulary
+from common import BATCH, masker, rows, text_markers
 from datasets.fingerprint import Hasher
 from real import byte_level, from_folder
-from tables import table
-from timing import median, medians, seconds
+from tables import BATCH_ROW, table
+from timing import median, seconds
 
+import rolemask
 from rolemask.markers.spec import MarkerSet
 from rolemask.masking.automaton import build_automaton
-from rolemask.masking.kernels.numba_kernel import NumbaKernel
-from rolemask.masking.kernels.numpy_kernel import NumpyKernel
 from rolemask.matching.compiler import compile_rules
 from rolemask.matching.vocabulary import read_vocabulary
 
@@ -65,20 +63,39 @@ def _sets() -> Iterator[tuple[str, Any, MarkerSet]]:
     yield "`llama4`", byte_level("llama4", bos_token="<|begin_of_text|>", eos_token="<|eot|>"), rolemask.load("llama4")
     seed = byte_level("qwen3", ("<seed:bos>", "<seed:eos>"), eos_token="<seed:eos>", pad_token="<|endoftext|>")
     yield "`seed_oss` on Qwen 3's tokenizer, where most of its markers are text", seed, rolemask.load("seed_oss")
+    plain = copy.copy(texts.qwen())
+    plain.chat_template = None  # it has other markers
     for count in (120, 500):
-        yield f"{count} text markers on Qwen 3's tokenizer", texts.qwen(), text_markers(count)
+        yield f"{count} text markers on Qwen 3's tokenizer", plain, text_markers(count)
 
 
 def numba() -> str:
     """What numba costs and gives, beside the NumPy kernel."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "masker"
-        file.write_bytes(pickle.dumps((masker(), rows(BATCH).ids)))
-        without = _processes(file, "--without-numba")
-        cached = _processes(file)
-        first = _processes(file, runs=1, NUMBA_CACHE_DIR=str(Path(folder) / "empty"))
-    batch = medians({"numba": lambda: compiled.mask(*large, with_roles=False), "numpy": ...}, 5)
-    return ""
+        file.write_bytes(pickle.dumps((masker(), rows(BATCH).ids, rows((1, 512)).ids)))
+        ways = [_processes(file), _processes(file, "--without-numba")]
+        compiles = _processes(file, runs=1, NUMBA_CACHE_DIR=str(Path(folder) / "empty"))["first"]
+    cells: list[list[str | float]] = [
+        ["installed, numba and llvmlite: MB", _size("numba") + _size("llvmlite"), 0.0],
+        ["`import numba`: s", ways[0]["import"], 0.0],
+    ]
+    for name, key, factor in (
+        ("the first batch of a process, after that: s", "first", 1),
+        ("memory of the process, after that: MB", "memory", 1),
+        (BATCH_ROW, "batch", 1e3),
+        ("100,000 of these: s", "batch", 1e5),
+        ("a row of 512: us", "row", 1e6),
+    ):
+        cells.append([name, *(way[key] * factor for way in ways)])
+    cells.insert(3, ["the same where numba finds no compiled code: s", compiles, ways[1]["first"]])
+    return table(["what", "with numba", "without"], cells)
+
+
+def _size(package: str) -> float:
+    """Return the size of an installed package in megabytes."""
+    files = [Path(str(file.locate())) for file in distribution(package).files or ()]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
 def _processes(file: Path, *options: str, runs: int = RUNS, **environment: str) -> dict[str, float]:

@@ -87,7 +87,9 @@ def _axolotl() -> dict[str, Scanner]:
     code = _definitions("axolotl", "processing_strategies.py", names)
     encode = texts.qwen().encode
     boundaries = [
-        code["RoleBoundary"](role, encode(f"<|im_start|>{role}\n", add_special_tokens=False), encode("<|im_end|>", add_special_tokens=False))
+        code["RoleBoundary"](
+            role, encode(f"<|im_start|>{role}\n", add_special_tokens=False), encode("<|im_end|>", add_special_tokens=False)
+        )
         for role in ("system", "user", "assistant")
     ]
     return {

@@ -3,6 +3,7 @@
 import io
 import re
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rolemask.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PERFORMANCE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -49,3 +51,16 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     commands = [block for block in blocks("sh") if "pytest" in block]
     assert len(commands) == 1
     assert next(line for line in README.splitlines() if "pytest" in line) == commands[0].strip()
+
+
+def test_the_sentence_about_speed_has_the_numbers_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    tables = import_module("tables")
+    assert tables.content(README, "speed") == tables.speed_sentence(PERFORMANCE)
+
+
+def test_the_prose_about_speed_has_no_measured_number_of_its_own() -> None:
+    """A number of a run is made anew by the next; prose isn't. What a table doesn't hold, the page doesn't say."""
+    prose = "\n".join(line for line in PERFORMANCE.splitlines() if not line.startswith(("|", "- 20", "- Python")))
+    tables = "\n".join(line for line in PERFORMANCE.splitlines() if line.startswith("|"))
+    assert [number for number in re.findall(r"\d+\.\d+", prose) if number not in tables] == []
