@@ -85,6 +85,7 @@ def numba() -> str:
         ("memory of the process, after that: MB", "memory", 1),
         (BATCH_ROW, "batch", 1e3),
         ("100,000 of these: s", "batch", 1e5),
+        ("the same batch as lists: ms", "lists", 1e3),
         ("a row of 512: us", "row", 1e6),
     ):
         cells.append([name, *(way[key] * factor for way in ways)])

@@ -50,9 +50,9 @@ def speed_sentence(page: str) -> str:
     milliseconds, times = _row(page, "batch", MASKER)[:2]
     without = _row(page, "numba", BATCH_ROW)[1]
     return (
-        f"A batch of 8 x 8192 tokens takes {milliseconds} ms with numba (`pip install '.[fast]'`) and {without} ms without it, on one thread "
-        f"of the machine of [docs/performance.md](docs/performance.md), with warm caches. With numba that is {times} times one `torch.where` "
-        "over it."
+        f"A batch of 8 x 8192 tokens takes {milliseconds} ms with numba (`pip install '.[fast]'`) and {without} ms without it, "
+        "on one thread of the machine of [docs/performance.md](docs/performance.md), with warm caches. "
+        f"With numba that is {times} times one `torch.where` over it."
     )
 
 
