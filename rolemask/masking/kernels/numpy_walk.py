@@ -74,10 +74,7 @@ class Walker:
         kind, matches = divmod(symbol, len(self._tables.opened))
         before = self._before[kind, number]
         column, opened = self._tables.states["column"][before], self._tables.opened[matches]
-        if column == 0:
-            step = self._tables.states["step"][before]
-        else:
-            step = self._tables.cells["step"][opened[0], column]
+        step = self._tables.cells["step"][opened[0], column] if column else self._tables.states["step"][before]
         return self._states[int(opened[1] if step == OPENS else step)]
 
     def outputs(self, matches: Integers, before: Integers) -> Integers:
