@@ -57,16 +57,6 @@ class Automaton:
         """The number of states."""
         return len(self.quiet_step)
 
-    def rows(self, matches: int) -> "tuple[array[int], array[int]]":
-        """Return, for each state before, the state after a token with these matches, and the output."""
-        step, output = array("I", self.quiet_step), array("I", self.quiet_output)
-        changes, opens, opened = self.changes[self.kind[matches]], self.opens[self.kind[matches]], self.opened[matches]
-        for before, after, found in zip(changes[::3], changes[1::3], changes[2::3], strict=True):
-            step[before], output[before] = after, found
-        for before, found in zip(opens[::2], opens[1::2], strict=True):
-            step[before], output[before] = opened[0], opened[1 + found]
-        return step, output
-
     def __getstate__(self) -> tuple[Any, ...]:
         outputs = [1 + number for output in self.outputs for number in (*output[:2], list(Part).index(output.part), *output[3:])]
         lists = [pack_lists(lists) for lists in (self.changes, self.opened, self.opens)]

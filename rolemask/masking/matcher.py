@@ -82,11 +82,6 @@ class Matcher:
     matches_in: list[int]
     depth: int
 
-    def step(self, state: int, class_: int) -> int:
-        """Read a token."""
-        after = self.edges[state].get(class_)
-        return self.by_region[state].get(self.region[class_], self.otherwise[state]) if after is None else after
-
     @property
     def goes_on(self) -> list[bool]:
         """Whether more tokens can change the matches, for each state."""

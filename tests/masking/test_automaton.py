@@ -5,6 +5,7 @@ import weakref
 from itertools import pairwise
 
 from hypothesis import given, settings
+from sparse_steps import read, steps_with
 from strategies import Case, cases
 
 from rolemask.markers.spec import Marker, MarkerSet, TokenIds
@@ -23,7 +24,7 @@ def matches_at_each_token(automaton: Automaton, ids: list[int]) -> list[int]:
     for at in range(len(ids)):
         state = 0
         for id_ in ids[at : at + matcher.depth]:
-            state = matcher.step(state, matcher.token_class.get(id_, 0))
+            state = read(matcher, state, matcher.token_class.get(id_, 0))
         found.append(matcher.matches_in[state])
     return found
 
@@ -31,7 +32,7 @@ def matches_at_each_token(automaton: Automaton, ids: list[int]) -> list[int]:
 def run(automaton: Automaton, ids: list[int]) -> list[Output]:
     state, outputs = 0, []
     for found in matches_at_each_token(automaton, ids):
-        step, output = automaton.rows(found)
+        step, output = steps_with(automaton, found)
         outputs.append(automaton.outputs[output[state]])
         state = step[state]
     return outputs
@@ -79,7 +80,7 @@ def test_the_length_of_a_match_counts_its_tokens() -> None:
     for ids in ([1, 2, 4], [3, 4]):
         state = 0
         for id_ in ids:
-            state = matcher.step(state, matcher.token_class[id_])
+            state = read(matcher, state, matcher.token_class[id_])
         assert dict(matches[matcher.matches_in[state]])[STARTS] == (0, len(ids))
 
 

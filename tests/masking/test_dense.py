@@ -2,6 +2,7 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparse_steps import read, steps_with
 from strategies import Case, cases
 
 from rolemask.masking.automaton import build_automaton
@@ -15,9 +16,9 @@ def test_they_hold_every_step(case: Case, data: st.DataObject) -> None:
     matcher = automaton.matcher
     classes = range(len(matcher.region))
     columns = data.draw(st.none() | st.lists(st.sampled_from(classes), min_size=1))  # some more than once, some not at all
-    steps = [[matcher.step(state, class_) for class_ in (classes if columns is None else columns)] for state in range(len(matcher.edges))]
+    steps = [[read(matcher, state, class_) for class_ in (classes if columns is None else columns)] for state in range(len(matcher.edges))]
     assert matcher_steps(matcher, columns).tolist() == steps
     step, output = steps_and_outputs(automaton)
-    rows = [automaton.rows(matches) for matches in range(len(automaton.kind))]
+    rows = [steps_with(automaton, matches) for matches in range(len(automaton.kind))]
     assert step.tolist() == [list(row) for row, _ in rows]
     assert output.tolist() == [list(row) for _, row in rows]
