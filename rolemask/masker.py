@@ -13,7 +13,7 @@ from rolemask.chat_templates.undetected import nearest_set
 from rolemask.errors import EmptyRowError, InputError, RoleMaskError, TokenizerMismatchError, UndetectedError, checks_keywords
 from rolemask.markers.spec import IGNORE_INDEX, MarkerSet
 from rolemask.masking.automaton import automaton_of, keep_automaton
-from rolemask.masking.batch import ArrayBatch, as_lists, read_batch
+from rolemask.masking.batch import ArrayBatch, as_lists, read_batch, rows_that_train
 from rolemask.masking.borders import add_borders, has_borders
 from rolemask.masking.columns import is_array, is_tensor, to_array
 from rolemask.masking.dispatch import Dispatcher
@@ -22,7 +22,7 @@ from rolemask.masking.explain import Explanation, explain_row
 from rolemask.masking.formats import columns_of, with_labels
 from rolemask.masking.lists import ListBatch, Row
 from rolemask.masking.policy import Policy, choice, make_policy
-from rolemask.masking.refine import LEFT_OUT, callers, count_left_out, is_same, mask_lists, refine, rows_that_train
+from rolemask.masking.refine import LEFT_OUT, callers, count_left_out, is_same, mask_lists, refine
 from rolemask.masking.report import RowReport, report_row, report_rows
 from rolemask.masking.weights import weigh, weigh_on_device, weight_table
 from rolemask.matching.compiler import OUTSIDE, Rules, rules_for
@@ -202,8 +202,8 @@ on_empty=warn; roles user, assistant>
         rows = _given(position_ids=position_ids, cu_seqlens=cu_seqlens, seq_lens=seq_lens, train_turns=train_turns)
         if self._paths.stays_on_device(input_ids, rows):
             tensors, labels, _ = self._paths.mask_on_device(cast("Tensor", input_ids), attention_mask, rows)
-            if self.on_empty == "error" and not (labels != IGNORE_INDEX).any(1).all():
-                self._check_empty(read_batch(input_ids, attention_mask, **rows), (labels != IGNORE_INDEX).any(1).tolist())
+            if self.on_empty == "error" and not all(trains := (labels != IGNORE_INDEX).any(1).tolist()):
+                self._check_empty(read_batch(input_ids, attention_mask, **rows), trains)
             return cast("IdsT", tensors.restore(labels))
         batch = read_batch(input_ids, attention_mask, **rows)
         return cast("IdsT", batch.restore_labels(self._label(batch)))
@@ -613,8 +613,7 @@ on_empty=warn; roles user, assistant>
             refined = refine(batch, labels, given)
             self._tell_what_is_left_out(batch, labels, refined)
             labels, trains = refined, rows_that_train(batch, refined)
-        if not all(trains):
-            self._check_empty(batch, trains)
+        self._check_empty(batch, trains)
         return labels
 
     def _tell_what_is_left_out(self, batch: ListBatch | ArrayBatch, labels: Any, refined: Any) -> None:  # noqa: ANN401 - like the batch

@@ -1,14 +1,15 @@
 """Reads the batches that users pass, and returns results in the same form."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rolemask.errors import InputError
-from rolemask.masking.columns import Column, is_row
+from rolemask.markers.spec import IGNORE_INDEX
+from rolemask.masking.columns import Column, any_in_rows, is_row
 from rolemask.masking.documents import (
     changes_of_number,
-    depth,
     lengths_per_row,
     starts_from_numbers_on_device,
     starts_of_index,
@@ -18,7 +19,7 @@ from rolemask.masking.documents import (
     starts_on_device,
 )
 from rolemask.masking.formats import read_column
-from rolemask.masking.lists import AXES, ListBatch, find_starts_in_lists, read_lists
+from rolemask.masking.lists import AXES, ListBatch, axes_of, find_starts_in_lists, read_lists
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +51,10 @@ class ArrayBatch:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.column.offsets) - 1
+
+    def lengths(self) -> list[int]:
+        """Return the length of each row."""
+        return self.column.lengths()
 
     def restore(self, values: "NDArray[Any]") -> Any:
         """Return results (N,) in the user's form."""
@@ -138,22 +143,17 @@ def read_batch(
         add_starts(batch, find_starts(batch, name, value))
     if train_turns is not None:
         rows = [train_turns] if batch.flat else list(train_turns)
-        if len(rows) != count_rows(batch) or not all(map(is_row, rows)):
-            raise InputError(
-                f"train_turns has {len(rows)} rows, expected a list of flags for each of the {count_rows(batch)} rows of input_ids"
-            )
+        if len(rows) != len(batch) or not all(map(is_row, rows)):
+            raise InputError(f"train_turns has {len(rows)} rows, expected a list of flags for each of the {len(batch)} rows of input_ids")
         batch.train_turns = [[bool(flag) for flag in row] for row in rows]
     return batch
 
 
-def count_rows(batch: ListBatch | ArrayBatch) -> int:
-    """Return the number of rows."""
-    return len(batch) if isinstance(batch, ArrayBatch) else len(batch.ids)
-
-
-def row_lengths(batch: ListBatch | ArrayBatch) -> list[int]:
-    """Return the number of tokens of each row."""
-    return batch.column.lengths() if isinstance(batch, ArrayBatch) else batch.lengths()
+def rows_that_train(batch: ListBatch | ArrayBatch, labels: Any) -> "Sequence[bool] | NDArray[np.bool_]":
+    """Return, per row, whether it has a label."""
+    if isinstance(batch, ArrayBatch):
+        return any_in_rows(labels != IGNORE_INDEX, batch.column.offsets)
+    return [any(label != IGNORE_INDEX for label in row) for row in labels]
 
 
 def find_starts(batch: ListBatch | ArrayBatch, name: str, value: Any) -> Any:
@@ -194,18 +194,13 @@ def like_rows(batch: ArrayBatch, name: str, value: Any) -> "NDArray[Any]":
     Raises:
         InputError: It has other rows than the ids.
     """
-    column, ids = read_column_like(batch.column, name, value), batch.column
+    ids, found = batch.column, getattr(value, "shape", None)
+    if ids.shape is not None and isinstance(found, tuple):  # of two tensors or arrays, the shapes must be equal, and not only the rows
+        check_shape(name, tuple(found), ids.shape)
+    column = read_column(name, value)
     if column.offsets.shape != ids.offsets.shape or (column.offsets != ids.offsets).any():
         raise InputError(f"{name} has rows of lengths {column.lengths()}, expected those of input_ids, {ids.lengths()}")
     return column.values
-
-
-def read_column_like(ids: Column, name: str, value: Any) -> Column:
-    """Read a column that has a value per token. Where both are tensors or arrays, they must have one shape."""
-    found = getattr(value, "shape", None)
-    if ids.shape is not None and isinstance(found, tuple):
-        check_shape(name, tuple(found), ids.shape)
-    return read_column(name, value)
 
 
 def check_shape(name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
@@ -279,10 +274,7 @@ def _read_positions(batch: ArrayBatch, value: Any) -> "NDArray[Any]":
 
     if batch.column.shape is not None and hasattr(value, "shape"):
         _check_position_shape(tuple(value.shape), batch.column.shape)
-    axes = list(value) if depth(value) > (1 if batch.flat else 2) else [value]
-    if len(axes) not in (1, *AXES):
-        raise InputError(f"position_ids has {len(axes)} axes per token, expected one, three or four")
-    return np.stack([like_rows(batch, "position_ids", axis) for axis in axes])
+    return np.stack([like_rows(batch, "position_ids", axis) for axis in axes_of(value, flat=batch.flat)])
 
 
 def _axes_first(positions: Any, ndim: int, flat: bool) -> Any:

@@ -8,9 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from rolemask.errors import InputError
-from rolemask.masking.batch import ArrayBatch, add_starts, as_lists, count_rows, find_starts, row_lengths
+from rolemask.masking.batch import ArrayBatch, add_starts, as_lists, find_starts
 from rolemask.masking.documents import as_nested, depth, lengths_per_row
 from rolemask.masking.lists import ListBatch
+from rolemask.masking.refine import is_same
 
 LENGTH_KEYS = ("seq_lens", "seq_lengths")
 BORDER_KEYS = ("position_ids", *LENGTH_KEYS, "cu_seqlens", "cu_seq_lens_q", "seq_idx")
@@ -37,7 +38,7 @@ def add_borders(batch: ListBatch | ArrayBatch, given: Mapping[str, Any], pad_id:
         InputError: A key has another shape than `batch`, or two keys disagree.
     """
     found = {} if batch.starts is None else {"attention_mask": batch.starts}
-    covered = row_lengths(batch)
+    covered = batch.lengths()
     for key in BORDER_KEYS:
         value = given.get(key)
         if value is None or (key == "cu_seqlens" and _is_of_media(given, value, batch)):
@@ -46,7 +47,7 @@ def add_borders(batch: ListBatch | ArrayBatch, given: Mapping[str, Any], pad_id:
             value = _axes_first(value, batch)
         found[key] = find_starts(batch, key, value)
         if key in LENGTH_KEYS:
-            sums = map(sum, lengths_per_row(value, count_rows(batch), key))
+            sums = map(sum, lengths_per_row(value, len(batch), key))
             covered = [min(pair) for pair in zip(covered, sums, strict=True)]
     _check_agreement(batch, found, pad_id, covered)
     for starts in found.values():
@@ -58,7 +59,7 @@ def _is_of_media(given: Mapping[str, Any], cu_seqlens: Any, batch: ListBatch | A
     nested = as_nested(cu_seqlens)
     if not any(key.startswith(_MEDIA_PREFIXES) for key in given) or not isinstance(nested, list):
         return False
-    return not any(isinstance(row, list) for row in nested) and nested[-1:] != row_lengths(batch)
+    return not any(isinstance(row, list) for row in nested) and nested[-1:] != batch.lengths()
 
 
 def _axes_first(positions: Any, batch: ListBatch | ArrayBatch) -> Any:
@@ -66,7 +67,7 @@ def _axes_first(positions: Any, batch: ListBatch | ArrayBatch) -> Any:
     if batch.flat or hasattr(positions, "ndim") or depth(positions) != 3:
         return positions
     nested = as_nested(positions)
-    if len(nested) == count_rows(batch) and all(map(_has_axes, nested, row_lengths(batch))):
+    if len(nested) == len(batch) and all(map(_has_axes, nested, batch.lengths())):
         return [list(axis) for axis in zip(*nested, strict=False)]
     return nested
 
@@ -78,7 +79,8 @@ def _has_axes(row: Any, size: int) -> bool:
 
 def _check_agreement(batch: ListBatch | ArrayBatch, found: Mapping[str, Any], pad_id: int | None, covered: Sequence[int]) -> None:
     """Raise InputError where one key begins a document and another doesn't."""
-    if len(found) < 2:
+    starts = list(found.values())
+    if all(is_same(starts[0], others) for others in starts[1:]):
         return
     rows = as_lists(batch)
     by_key = {key: _per_row(batch, starts) for key, starts in found.items()}

@@ -54,6 +54,16 @@ def count_in_rows(flags: "NDArray[np.bool_]", offsets: "NDArray[np.int64]") -> "
     return counts
 
 
+def any_in_rows(flags: "NDArray[np.bool_]", offsets: "NDArray[np.int64]") -> "NDArray[np.bool_]":
+    """Return whether any of the flags (N,) is set in each row: (B,)."""
+    import numpy as np
+
+    found = np.zeros(len(offsets) - 1, dtype=np.bool_)
+    has_tokens = offsets[1:] > offsets[:-1]
+    found[has_tokens] = np.logical_or.reduceat(flags, offsets[:-1][has_tokens])
+    return found
+
+
 def is_tensor(value: object) -> bool:
     """Whether `value` is a torch tensor, without importing torch."""
     return _is_of(value, "torch", "Tensor")
@@ -96,7 +106,7 @@ def from_array(name: str, value: Any) -> Column:
     if not (flat or array_.ndim == 2):
         raise InputError(f"{name} has the shape {shape}, expected (batch, tokens) or (tokens,)")
     rows, size = (1, shape[0]) if flat else shape
-    back = _back_to_tensor(value) if is_tensor(value) else as_it_is
+    back = _back_to_tensor(value) if is_tensor(value) else _as_it_is
 
     def restore(values: "NDArray[Any]") -> Any:
         return back(values.reshape(shape))
@@ -111,7 +121,7 @@ def _back_to_tensor(tensor: "Tensor") -> Callable[["NDArray[Any]"], Any]:
     return torch.from_numpy if tensor.is_cpu else lambda values: torch.from_numpy(values).to(tensor.device)
 
 
-def as_it_is(value: Any) -> Any:
+def _as_it_is(value: Any) -> Any:
     """Return the value."""
     return value
 
@@ -183,32 +193,40 @@ def _of_row(name: str, row: Any, index: int) -> "NDArray[Any]":
             raise InputError(f"row {index} of {name} has the shape {values.shape}, expected (tokens,)")
         return values
     if not is_row(row):
-        raise InputError(f"row {index} of {name} is {row!r}, expected a list of integers like the other rows")
+        raise no_row(name, row, index)
     return _of_list(name, row, index)
 
 
 def _of_list(name: str, row: Sequence[Any], index: int) -> "NDArray[Any]":
     """Return the integers of a list: (T,) int64; of a column other than the ids also what else NumPy makes of it."""
-    np = _numpy()
-    at = 0  # an array takes anything with an index, flags too; whoever passes a mask instead of ids passes nothing but flags
-    if name != "input_ids" or not row or _is_integer(row[0]):
-        try:
-            values: NDArray[Any] = np.frombuffer(array("q", row), np.int64)
-        except OverflowError:
-            at = next(at for at, number in enumerate(row) if not -(2**63) <= number < 2**63)
-            raise InputError(f"token {at} of row {index} of {name} is {row[at]}, which is no 64-bit integer") from None
-        except TypeError:
-            if name != "input_ids":
-                values = np.asarray(row)
-                return values
-            at = next(at for at, number in enumerate(row) if not _is_integer(number))
-        else:
-            return values
-    raise InputError(f"token {at} of row {index} of {name} is {row[at]!r}, a {type(row[at]).__name__}, expected an integer")
+    import numpy as np
+
+    # An array takes anything with an index, flags too; whoever passes a mask instead of ids passes nothing but flags.
+    if name == "input_ids" and row and not _is_integer(row[0]):
+        raise no_integer(row, index, 0)
+    try:
+        return np.frombuffer(array("q", row), np.int64)
+    except OverflowError:
+        at = next(at for at, number in enumerate(row) if not -(2**63) <= number < 2**63)
+        raise InputError(f"token {at} of row {index} of {name} is {row[at]}, which is no 64-bit integer") from None
+    except TypeError:
+        if name != "input_ids":
+            return np.asarray(row)
+        raise no_integer(row, index, next(at for at, number in enumerate(row) if not _is_integer(number))) from None
 
 
 def _is_integer(value: object) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def no_integer(row: Sequence[Any], index: int, at: int) -> InputError:
+    """Return the error for a token of `input_ids` that is no integer."""
+    return InputError(f"token {at} of row {index} of input_ids is {row[at]!r}, a {type(row[at]).__name__}, expected an integer")
+
+
+def no_row(name: str, row: object, index: int) -> InputError:
+    """Return the error for a row that is no list, array or tensor."""
+    return InputError(f"row {index} of {name} is {row!r}, expected a list of integers like the other rows")
 
 
 def _is_plain(row: object) -> bool:

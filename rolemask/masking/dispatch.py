@@ -7,8 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rolemask.errors import InputError
-from rolemask.markers.spec import IGNORE_INDEX
-from rolemask.masking.batch import ArrayBatch, TensorBatch, read_tensor
+from rolemask.masking.batch import ArrayBatch, TensorBatch, read_tensor, rows_that_train
 from rolemask.masking.columns import is_tensor
 from rolemask.masking.labelled import Labelled
 from rolemask.masking.lists import ListBatch, Row
@@ -123,7 +122,7 @@ class Dispatcher:
         if isinstance(batch, ListBatch):
             rows = [self.define(batch.row(index), index) for index in range(len(batch.ids))]
             labels = [row.labels for row in rows]
-            return Labelled(labels, [row.roles for row in rows], None, [any(label != IGNORE_INDEX for label in row) for row in labels])
+            return Labelled(labels, [row.roles for row in rows], None, rows_that_train(batch, labels))
         if self.array_path is None:
             self.array_path = _make_array_kernel(self.rules, self.policy)
         ids, offsets = batch.column.values, batch.column.offsets

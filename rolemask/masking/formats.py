@@ -5,12 +5,12 @@ lies.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rolemask.errors import InputError
 from rolemask.masking.columns import (
     Column,
-    as_it_is,
     check_dtype,
     from_array,
     from_one_row,
@@ -36,7 +36,7 @@ def read_column(name: str, value: Any) -> Column:
     """
     if is_tensor(value) or (is_array(value) and value.dtype != object):
         return from_array(name, value)
-    if isinstance(value, list):
+    if is_row(value):
         return from_rows(name, value, list) if has_rows(value) else from_one_row(name, value)
     if is_array(value):
         return from_rows(name, list(value), object_array)
@@ -47,12 +47,10 @@ def read_column(name: str, value: Any) -> Column:
         return _from_polars(name, value)
     if kind == "pandas.Series":
         return _from_pandas(name, value)
-    if not is_row(value):
-        raise InputError(
-            f"{name} is a {type(value).__name__}, expected a tensor, an array or a list of token ids. From a batch of Transformers, "
-            f'pass batch["{name}"]'
-        )
-    return from_rows(name, value, list) if has_rows(value) else from_one_row(name, value)
+    raise InputError(
+        f"{name} is a {type(value).__name__}, expected a tensor, an array or a list of token ids. From a batch of Transformers, "
+        f'pass batch["{name}"]'
+    )
 
 
 def columns_of(batch: Any) -> Mapping[str, Any]:
@@ -122,24 +120,22 @@ def _from_arrow(name: str, value: Any) -> Column:
 
 
 def _from_polars(name: str, series: Any) -> Column:
-    column = _from_arrow(name, series.to_arrow())
-
-    def restore(values: "NDArray[Any]") -> Any:
-        return type(series)(series.name, column.restore(values))
-
-    return Column(column.values, column.offsets, None, column.flat, restore, restore)
+    return _wrapped(_from_arrow(name, series.to_arrow()), lambda made: type(series)(series.name, made))
 
 
 def _from_pandas(name: str, series: Any) -> Column:
-    back: Callable[[Any], Any]
     if hasattr(series.dtype, "pyarrow_dtype"):
-        column, back = _from_arrow(name, series.array.__arrow_array__()), type(series.array)
+        column = _wrapped(_from_arrow(name, series.array.__arrow_array__()), type(series.array))
     elif series.dtype == object:
-        column, back = from_rows(name, list(series), object_array), as_it_is
+        column = from_rows(name, list(series), object_array)
     else:
-        column, back = from_array(name, series.to_numpy()), as_it_is
+        column = from_array(name, series.to_numpy())
+    return _wrapped(column, lambda made: type(series)(made, index=series.index, name=series.name))
 
-    def restore(values: "NDArray[Any]") -> Any:
-        return type(series)(back(column.restore(values)), index=series.index, name=series.name)
 
-    return Column(column.values, column.offsets, None, column.flat, restore, restore)
+def _wrapped(column: Column, wrap: Callable[[Any], Any]) -> Column:
+    """Return a column that a tool wraps in an object of its own, which has no shape of a tensor or array."""
+    restore, restore_labels = column.restore, column.restore_labels
+    return replace(
+        column, shape=None, restore=lambda values: wrap(restore(values)), restore_labels=lambda labels: wrap(restore_labels(labels))
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rolemask.errors import InputError
-from rolemask.masking.columns import is_row
+from rolemask.masking.columns import is_row, no_integer, no_row
 from rolemask.masking.documents import (
     as_nested,
     depth,
@@ -48,6 +48,10 @@ class ListBatch:
             None if self.train_turns is None else self.train_turns[index],
         )
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.ids)
+
     def lengths(self) -> list[int]:
         """Return the length of each row."""
         return [len(ids) for ids in self.ids]
@@ -78,16 +82,24 @@ def read_lists(input_ids: Sequence[Any], attention_mask: Any) -> ListBatch:
 def find_starts_in_lists(batch: ListBatch, name: str, value: Any) -> list[list[bool]]:
     """Return where the documents of a batch begin, row by row. The arguments and errors are those of `find_starts`."""
     if name == "position_ids":
-        nested = as_nested(value)
-        axes = nested if depth(nested) > (1 if batch.flat else 2) else [nested]
-        if len(axes) not in (1, *AXES):
-            raise InputError(f"position_ids has {len(axes)} axes per token, expected one, three or four")
-        by_axis = [_like_rows("position_ids", axis, batch) for axis in axes]
+        by_axis = [_like_rows("position_ids", axis, batch) for axis in axes_of(as_nested(value), flat=batch.flat)]
         return [starts_from_positions(row) for row in zip(*by_axis, strict=True)]
     if name == "seq_idx":
         return [starts_from_index(row) for row in _like_rows(name, value, batch)]
     lengths = lengths_per_row(value, len(batch.ids), name)
     return [starts_from_lengths(row, len(ids), name) for row, ids in zip(lengths, batch.ids, strict=True)]
+
+
+def axes_of(positions: Any, *, flat: bool) -> list[Any]:
+    """Return the positions of each axis. With `flat`, they are those of one row.
+
+    Raises:
+        InputError: Another number of axes than one, three or four.
+    """
+    axes = list(positions) if depth(positions) > (1 if flat else 2) else [positions]
+    if len(axes) not in (1, *AXES):
+        raise InputError(f"position_ids has {len(axes)} axes per token, expected one, three or four")
+    return axes
 
 
 def _like_rows(name: str, value: Any, batch: ListBatch) -> list[list[int]]:
@@ -102,8 +114,8 @@ def _like_rows(name: str, value: Any, batch: ListBatch) -> list[list[int]]:
 
 def _int_row(row: Any, index: int) -> list[int]:
     if not is_row(row):
-        raise InputError(f"row {index} of input_ids is {row!r}, expected a list of integers like the other rows")
+        raise no_row("input_ids", row, index)
     for at, id_ in enumerate(row):
         if not isinstance(id_, int) or isinstance(id_, bool):
-            raise InputError(f"token {at} of row {index} of input_ids is {id_!r}, a {type(id_).__name__}, expected an integer")
+            raise no_integer(row, index, at)
     return list(row)

@@ -1,14 +1,14 @@
 """Leaves out what the labels and masks that came with the data leave out."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rolemask.errors import InputError
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.batch import ArrayBatch
-from rolemask.masking.columns import count_in_rows, is_array
+from rolemask.masking.columns import any_in_rows, count_in_rows, is_array, no_row
 from rolemask.masking.documents import as_nested
 from rolemask.masking.formats import read_column
 from rolemask.masking.lists import ListBatch
@@ -43,37 +43,26 @@ def refine(batch: ListBatch | ArrayBatch, labels: Any, given: Mapping[str, Any])
     for key, left_out in LEFT_OUT.items():
         if key not in given:
             continue
+        values: Any
         if isinstance(batch, ArrayBatch):
             import numpy
 
             values = _per_token(batch, key, given[key])
-            offsets = batch.column.offsets
-            masked = (count_in_rows(values != 0, offsets) == 0).tolist()
-            trained = count_in_rows(labels != IGNORE_INDEX, offsets).tolist()
             refined = numpy.where(values != left_out, refined, refined.dtype.type(IGNORE_INDEX))
         else:
-            lists = _lists_per_token(batch, key, given[key])
-            masked, trained = [not any(row) for row in lists], [sum(label != IGNORE_INDEX for label in row) for row in labels]
+            values = _lists_per_token(batch, key, given[key])
             refined = [
                 [label if value != left_out else IGNORE_INDEX for label, value in zip(*row, strict=True)]
-                for row in zip(refined, lists, strict=True)
+                for row in zip(refined, values, strict=True)
             ]
         if key == "assistant_masks":
-            _check_not_empty(masked, trained)
+            _check_not_empty(batch, values, labels)
     return refined
 
 
 def is_same(labels: Any, refined: Any) -> bool:
     """Whether two arrays, or two lists of rows, of one shape are equal."""
     return bool((labels == refined).all()) if is_array(labels) else bool(labels == refined)
-
-
-def rows_that_train(batch: ListBatch | ArrayBatch, labels: Any) -> Sequence[bool]:
-    """Return, per row, whether it has a label."""
-    if isinstance(batch, ArrayBatch):
-        trains: Sequence[bool] = (count_in_rows(labels != IGNORE_INDEX, batch.column.offsets) > 0).tolist()
-        return trains
-    return [any(label != IGNORE_INDEX for label in row) for row in labels]
 
 
 def count_left_out(labels: Any, refined: Any, end_labels: Any) -> Counter[tuple[bool, bool]]:
@@ -135,7 +124,7 @@ def _fitted(batch: ListBatch, key: str, row: int, values: Any) -> list[int]:
     """Return the values of a row, one per token."""
     size = len(batch.ids[row])
     if not isinstance(values, list):
-        raise InputError(f"row {row} of {key} is {values!r}, expected a list of integers like the other rows")
+        raise no_row(key, values, row)
     if len(values) == size:
         return values
     attended = [] if batch.attention is None else [at for at in range(size) if batch.attention[row][at]]
@@ -156,8 +145,15 @@ def misfit(key: str, length: int, place: str, size: int) -> InputError:
     )
 
 
-def _check_not_empty(masked: Sequence[bool], trained: Sequence[int]) -> None:
-    """Raise InputError if a row is masked as a whole where tokens would be trained."""
+def _check_not_empty(batch: ListBatch | ArrayBatch, values: Any, labels: Any) -> None:
+    """Raise InputError if `assistant_masks` masks a row as a whole where tokens would be trained."""
+    masked: Any
+    trained: Any
+    if isinstance(batch, ArrayBatch):
+        masked = ~any_in_rows(values != 0, batch.column.offsets)
+        trained = count_in_rows(labels != IGNORE_INDEX, batch.column.offsets)
+    else:
+        masked, trained = [not any(row) for row in values], [sum(label != IGNORE_INDEX for label in row) for row in labels]
     for row, count in enumerate(trained):
         if masked[row] and count:
             raise InputError(

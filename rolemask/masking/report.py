@@ -123,8 +123,8 @@ def report_rows(
     role_tokens = np.bincount(tokens, minlength=size * len(rules.roles)).reshape(size, -1).tolist()
 
     columns = (
-        batch.column.lengths() if batch.attention is None else count_in_rows(batch.attention, offsets).tolist(),
-        count_in_rows(trained, offsets).tolist(),
+        batch.lengths() if batch.attention is None else count_in_rows(batch.attention, offsets).tolist(),
+        np.diff(trained_before[offsets]).tolist(),
         names(starts, of_output(lambda one: role_of(one.rule))),
         role_tokens,
         names(stops, of_output(lambda one: role_of(one.ended))),

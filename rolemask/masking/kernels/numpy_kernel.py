@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rolemask.markers.spec import IGNORE_INDEX
 from rolemask.masking.automaton import automaton_of
+from rolemask.masking.columns import any_in_rows
 from rolemask.masking.kernels.numpy_scan import MEDIA, PAD, Scan, Scanner
 from rolemask.masking.kernels.numpy_walk import Integers
 from rolemask.masking.kernels.tables import Bools, Ids, make_tables
@@ -99,7 +100,7 @@ class NumpyKernel:
         if with_events:
             events = np.zeros(size, dtype=np.uint32)
             events[scan.at] = scan.output + 1
-        return Labelled(labels, roles if with_roles else None, counts, _any_in_rows(trained, offsets), events)
+        return Labelled(labels, roles if with_roles else None, counts, any_in_rows(trained, offsets), events)
 
     def _find_turns(self, scan: Scan, offsets: Integers, train_turns: Sequence[Sequence[bool]] | None) -> tuple[Scan, _Turns, Integers]:
         """Return the scan, where outputs in turns that nobody answered are the others; the turns; and how many are trainable per row."""
@@ -193,11 +194,3 @@ def _may_be_trained(marks: NDArray[np.uint8], ends: _Ends) -> Bools:
     emitted = ends.at[ends.emitted]
     may_be[emitted] = marks[emitted] & MEDIA == 0
     return may_be
-
-
-def _any_in_rows(flags: Bools, offsets: Integers) -> Bools:
-    """Return whether any flag of each row is set."""
-    found = np.zeros(len(offsets) - 1, dtype=np.bool_)
-    has_tokens = offsets[1:] > offsets[:-1]
-    found[has_tokens] = np.logical_or.reduceat(flags, offsets[:-1][has_tokens])
-    return found

@@ -73,7 +73,7 @@ def make_tables(rules: Rules, policy: Policy, automaton: Automaton) -> Tables:
         token_class[id_] = number_of[kind]
     classes = _records(len(kinds), is_media=[kind[1] for kind in kinds], is_pad=[kind[2] for kind in kinds])
     next_state = matcher_steps(matcher, [kind[0] for kind in kinds])
-    matcher_states = _records(len(next_state), matches=np.array(matcher.matches_in, dtype=np.uint32), goes_on=list(matcher.goes_on))
+    matcher_states = _records(len(next_state), matches=np.array(matcher.matches_in, dtype=np.uint32), goes_on=matcher.goes_on)
     step, output = np.array(automaton.quiet_step, dtype=np.uint32), np.array(automaton.quiet_output, dtype=np.uint32)
     changes = changes_of(automaton)
     quiet = np.array([not (out.starts_turn or out.opens != OUTSIDE or out.ended != OUTSIDE) for out in automaton.outputs])
